@@ -1,0 +1,1 @@
+"""guardmw for LangGraph and LangChain agents."""

@@ -1,0 +1,102 @@
+"""Everything here leans on a part of LangChain that isn't documented for users; each piece says why it must.
+
+Checked against langchain-core 1.7 and langgraph 1.2. What an older or newer version lacks is skipped, never guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Generator
+from contextvars import Context, ContextVar, copy_context
+from typing import Any, TypeVar
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables.config import ensure_config, var_child_runnable_config
+from langchain_core.tracers import context as tracers
+from langsmith.run_helpers import tracing_context
+
+Result = TypeVar("Result")
+Item = TypeVar("Item")
+
+
+def hidden_context() -> Context:
+    """A copy of the current context in which LangChain knows of no run, callback, tracer or graph.
+
+    The inner model's text is not judged yet, so nobody may be told of it. Passing no callbacks is not enough: what a
+    model calls while it answers (a router calls another model) inherits the caller's handlers from these variables.
+    """
+    context = copy_context()
+    context.run(_forget)
+    return context
+
+
+def _forget() -> None:
+    var_child_runnable_config.set(None)  # callbacks, stream handlers and metadata of the running graph
+    tracing_context(parent=False, enabled=False).__enter__()  # LangSmith; the context is thrown away, so no exit
+    tracers.tracing_v2_callback_var.set(None)
+    for variable in _hook_variables():
+        variable.set(None)
+
+
+def _hook_variables() -> list[ContextVar[Any]]:
+    """The variables through which `collect_runs`, usage counters and third parties add handlers to every call."""
+    return [hook[0] for hook in getattr(tracers, "_configure_hooks", [])]
+
+
+class InContext(Awaitable[Result]):
+    """Awaits something with every one of its steps run in `context`, in the task that awaits it.
+
+    A task of its own would do it too, but puts a queue between the model and whoever closes it.
+    """
+
+    def __init__(self, awaitable: Awaitable[Result], context: Context) -> None:
+        self._awaitable, self._context = awaitable, context
+
+    def __await__(self) -> Generator[Any, Any, Result]:
+        steps = self._context.run(self._awaitable.__await__)
+        run, resume = self._context.run, steps.send
+        value: Any = None
+        while True:
+            try:
+                pending = run(resume, value)
+            except StopIteration as done:
+                return done.value  # type: ignore[no-any-return]
+            try:
+                value, resume = (yield pending), steps.send
+            except BaseException as error:
+                value, resume = error, steps.throw
+
+
+async def iterate_in(context: Context, source: AsyncIterator[Item]) -> AsyncGenerator[Item, None]:
+    """`source`, run in `context` and closed there when this is closed."""
+    try:
+        while True:
+            try:
+                yield await InContext(anext(source), context)
+            except StopAsyncIteration:
+                return
+    finally:
+        close = getattr(source, "aclose", None)
+        if close is not None:
+            await InContext(close(), context)
+
+
+def streams(model: BaseChatModel) -> bool:
+    """Whether `model` implements streaming at all; calling `_astream` is the only other way to find out."""
+    cls = type(model)
+    return cls._astream is not BaseChatModel._astream or cls._stream is not BaseChatModel._stream
+
+
+def prefers_streaming(model: BaseChatModel, kwargs: dict[str, Any]) -> bool:
+    """Whether `model` would stream even when asked for a whole answer (``streaming=True``)."""
+    return model._should_stream(async_api=True, run_manager=None, **kwargs)
+
+
+def may_stream(model: BaseChatModel, kwargs: dict[str, Any]) -> bool:
+    """Whether `model` can stream and wasn't told not to (``disable_streaming``)."""
+    return model._should_stream(async_api=True, run_manager=None, **{**kwargs, "stream": True})
+
+
+def running_agent() -> str | None:
+    """The name given to the `create_agent` that is running, which it leaves in the metadata of the run."""
+    name = (ensure_config().get("metadata") or {}).get("lc_agent_name")
+    return name if isinstance(name, str) and name else None

@@ -1,0 +1,34 @@
+"""Which parts of a message are text that a person or a model could read, and so must be judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+MEDIA: Final = frozenset(
+    {"audio", "computer_screenshot", "document_url", "file", "image", "image_file", "image_url", "input_audio",
+     "input_file", "input_image", "media", "video", "video_url"}
+)  # fmt: skip
+"""Content blocks that carry no text we can judge. They pass as they are: guardmw judges text only."""
+
+_READABLE: Final = frozenset({"cited_text", "content", "output", "refusal", "summary", "text", "title", "transcript"})
+_OPAQUE: Final = frozenset(
+    {"base64", "data", "encrypted_content", "encrypted_index", "file_id", "id", "index", "mime_type", "signature",
+     "thought_signature", "type"}
+)  # fmt: skip
+
+
+def readable(value: Any, key: str = "text") -> Iterator[str]:
+    """Every text in `value`, however deep. Under keys nobody knows, plain ASCII without a blank (an identifier, a
+    constant, base64) doesn't count as text."""
+    if key in _OPAQUE:
+        return
+    if isinstance(value, str):
+        if value and (key in _READABLE or not value.isascii() or any(map(str.isspace, value))):
+            yield value
+    elif isinstance(value, dict):
+        for name, part in value.items():
+            yield from readable(part, str(name))
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from readable(part, key)

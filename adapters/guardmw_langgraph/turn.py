@@ -1,0 +1,158 @@
+"""One call of a guarded model: the user's messages judged, the inner model asked, its answer judged."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from contextvars import Context
+from dataclasses import dataclass, field
+from typing import Any
+
+from guardmw.policy.schema import Policy
+from guardmw.stream.gate import guard_stream
+from guardmw.stream.items import Blocked, Delta
+from guardmw.types import Check, Decision, Message, ToolCall
+from guardmw_langgraph.answer import Answer
+from guardmw_langgraph.held import Held
+from guardmw_langgraph.internals import InContext, hidden_context, iterate_in, may_stream, prefers_streaming
+from guardmw_langgraph.screen import conversation, earlier_calls
+from guardmw_langgraph.seam import Seam, blocked_text
+from guardmw_langgraph.whole import as_chunk, merged, reassembled, remarked
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+
+
+@dataclass(frozen=True)
+class _Judging:
+    """What every check of the turn is made with."""
+
+    policy: Policy
+    agent: str
+    conversation: tuple[Message, ...]
+    calls: tuple[ToolCall, ...]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A call of `inner` with `stop` and `kwargs`. The inner call runs where no callback or tracer can see it."""
+
+    inner: BaseChatModel
+    seam: Seam
+    stop: list[str] | None
+    kwargs: dict[str, Any]
+    context: Context = field(default_factory=hidden_context)
+
+    async def streamed(self, messages: list[BaseMessage]) -> AsyncGenerator[ChatGenerationChunk, None]:
+        """The guarded answer, chunk by chunk; the last one carries the metadata. Closing it stops the model."""
+        judging, messages, blocked = await self._begin(messages)
+        answer = Answer()
+        if blocked is not None:
+            for chunk in self._refused(answer, judging, blocked):
+                yield chunk
+        elif not may_stream(self.inner, self.kwargs):
+            for generation in (await self._asked(messages, judging)).generations[:1]:
+                yield as_chunk(generation)
+        else:
+            async with aclosing(self._gated(answer, self._deltas(answer, messages), judging)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
+    async def whole(self, messages: list[BaseMessage]) -> ChatResult:
+        """The guarded answer at once. The inner model streams only if it is set to."""
+        if prefers_streaming(self.inner, self.kwargs):
+            return merged([chunk async for chunk in self.streamed(messages)])
+        judging, messages, blocked = await self._begin(messages)
+        if blocked is not None:
+            return merged(self._refused(Answer(), judging, blocked))
+        return await self._asked(messages, judging)
+
+    async def _begin(self, messages: list[BaseMessage]) -> tuple[_Judging, list[BaseMessage], Decision | None]:
+        agent = self.seam.agent
+        policy = await self.seam.checker.policy_for(agent)
+        screened = await self.seam.screen.screen(messages, policy, agent)
+        said = screened.messages
+        return _Judging(policy, agent, conversation(said), earlier_calls(said)), said, screened.blocked
+
+    async def _asked(self, messages: list[BaseMessage], judging: _Judging) -> ChatResult:
+        call = self.inner._agenerate(messages, stop=self.stop, **self.kwargs)
+        result = await InContext(call, self.context)
+        answers = [Answer() for _ in result.generations]
+        generations = [
+            await self._judged(answer, generation, judging)
+            for answer, generation in zip(answers, result.generations, strict=True)
+        ]
+        output = result.llm_output
+        for answer in answers:
+            output = output and answer.clean(output)
+        return ChatResult(generations=generations, llm_output=output)
+
+    async def _judged(self, answer: Answer, generation: ChatGeneration, judging: _Judging) -> ChatGeneration:
+        chunks = [chunk async for chunk in self._gated(answer, _taken_apart(answer, generation), judging)]
+        return reassembled(chunks, generation) if answer.altered else remarked(generation, chunks[-1])
+
+    async def _deltas(self, answer: Answer, messages: list[BaseMessage]) -> AsyncGenerator[Delta, None]:
+        source = self.inner._astream(messages, stop=self.stop, **self.kwargs)
+        async with aclosing(iterate_in(self.context, source)) as chunks:
+            async for chunk in chunks:
+                for delta in answer.push(chunk):
+                    yield delta
+
+    async def _gated(
+        self, answer: Answer, source: AsyncIterator[Delta], judging: _Judging
+    ) -> AsyncGenerator[ChatGenerationChunk, None]:
+        """What may be shown of `source`, then what was held, the replacement of what was withheld, the metadata."""
+        gate = guard_stream(
+            source, self.seam.checker, judging.policy, agent=judging.agent,
+            conversation=judging.conversation, calls=judging.calls,
+        )  # fmt: skip
+        withheld: Decision | None = None
+        async with aclosing(gate):
+            async for item in gate:
+                if isinstance(item, Blocked):
+                    withheld = item.decision
+                    break
+                for chunk in answer.render(item):
+                    yield chunk
+        if withheld is None:
+            held = answer.held()
+            withheld = await self._judge(held, judging)
+            for chunk in answer.settled(held):
+                yield chunk
+        if withheld is not None:
+            yield answer.replacement(blocked_text(judging.policy, withheld))
+        yield self._last(answer, judging, withheld)
+
+    async def _judge(self, held: Held, judging: _Judging) -> Decision | None:
+        """Decides everything in `held`; the first decision that withheld something, if any."""
+        context = Check("tool_call", "", judging.agent, conversation=judging.conversation)
+        history, withheld = judging.calls, None
+        for place, call in enumerate(held.calls):
+            if call is None:
+                continue
+            kept, decision = await self.seam.judge_call(call, history, judging.policy, context)
+            held.calls[place] = kept
+            history += (kept,) if kept is not None else ()
+            withheld = withheld or (decision if kept is None else None)
+        return withheld or await self._judge_rest(held, judging)
+
+    async def _judge_rest(self, held: Held, judging: _Judging) -> Decision | None:
+        if not held.rest:
+            return None
+        check = Check("output", held.rest, judging.agent, conversation=judging.conversation, calls=judging.calls)
+        decision = await self.seam.checker.check(check, policy=judging.policy)
+        held.rest_allowed = not decision.withheld and decision.enforced != "redact"
+        return decision if decision.withheld else None
+
+    def _refused(self, answer: Answer, judging: _Judging, blocked: Decision) -> list[ChatGenerationChunk]:
+        text = blocked_text(judging.policy, blocked)
+        return [answer.replacement(text), self._last(answer, judging, blocked)]
+
+    def _last(self, answer: Answer, judging: _Judging, withheld: Decision | None) -> ChatGenerationChunk:
+        mark = self.seam.mark(judging.policy, judging.agent, withheld, altered=answer.altered)
+        return answer.final(mark, cut=withheld is not None)
+
+
+async def _taken_apart(answer: Answer, generation: ChatGeneration) -> AsyncGenerator[Delta, None]:
+    for delta in answer.push(as_chunk(generation)):
+        yield delta

@@ -1,0 +1,159 @@
+"""THE decision: rules, detectors, guard, thresholds, action. Every check passes here and is recorded once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+from opentelemetry.context import Context
+
+from guardmw.errors import GuardError
+from guardmw.guard import resolve_guard
+from guardmw.guard.base import Guard
+from guardmw.guard.cache import VerdictCache
+from guardmw.guard.resilience import GuardRunner
+from guardmw.judgement import Evidence, decide
+from guardmw.policy.detectors import Match, detectors_for
+from guardmw.policy.load import as_policy_set
+from guardmw.policy.match import PolicySet
+from guardmw.policy.schema import Policy
+from guardmw.policy.tools import decide_call
+from guardmw.telemetry.record import CheckSpan
+from guardmw.traces.record import Recorder
+from guardmw.types import Check, Decision, Verdict
+
+logger = logging.getLogger("guardmw.checker")
+
+RELOAD_INTERVAL_S = 1.0
+"""How often policy files are looked at for changes, at most."""
+
+
+class Checker:
+    """Decides checks under the policies of `policy`, asking `guard` where rules and detectors leave it to.
+
+    `policy` is a file or folder, the name of a bundled policy, a Policy or a PolicySet; `guard` a name ("embedded",
+    "detectors") or a Guard. `fallback` judges where a policy answers a guard's failure with ``fallback`` (None: the
+    embedded guard, unless that is the one that failed). `recorder` gets every decision, once. At most `max_in_flight`
+    checks are with the guard at once; the newest `cache_size` verdicts outside streams are remembered.
+
+    Raises PolicyError and GuardConfigError when built, never later. Safe to use from several event loops.
+    """
+
+    def __init__(
+        self,
+        policy: Policy | PolicySet | str | os.PathLike[str],
+        *,
+        guard: Guard | str = "embedded",
+        recorder: Recorder | None = None,
+        fallback: Guard | str | None = None,
+        max_in_flight: int = 64,
+        cache_size: int = 4096,
+    ) -> None:
+        self.policies = as_policy_set(policy)
+        self.guard = resolve_guard(guard)
+        self.checks = 0
+        self._owned = [self.guard] if isinstance(guard, str) else []
+        self._recorder = recorder
+        self._runner = GuardRunner(self.guard, max_in_flight)
+        self._fallback = self._fallback_runner(fallback, max_in_flight)
+        self._cache = VerdictCache(cache_size)
+
+    async def policy_for(self, agent: str) -> Policy:
+        """The policy of `agent`, after a look at the files for changes. Raises UnknownAgentError."""
+        if self.policies.due(RELOAD_INTERVAL_S):
+            await asyncio.to_thread(self.policies.reload)
+        return self.policies.for_agent(agent)
+
+    async def check(
+        self,
+        check: Check,
+        *,
+        policy: Policy | None = None,
+        matches: Sequence[Match] | None = None,
+        parent: Context | None = None,
+    ) -> Decision:
+        """Decides one check and records the decision.
+
+        `policy` and `matches` (what detectors found in the new part of a stream) are worked out when not given;
+        `parent` is the trace context (None: the current one). Raises UnknownAgentError when no policy fits; a failing
+        guard never raises: the policy's `on_guard_error` decides.
+        """
+        policy = policy or await self.policy_for(check.agent)
+        check = replace(check, policy=policy.ref)
+        span = CheckSpan.start(check, policy, self.guard.name, parent)
+        try:
+            decision = await self._decide(check, policy, matches)
+        except BaseException:
+            span.cancel()
+            raise
+        span.end(decision)
+        self._record(decision)
+        return decision
+
+    async def aclose(self) -> None:
+        """Closes the guards this checker built itself."""
+        for guard in self._owned:
+            await guard.aclose()
+
+    async def _decide(self, check: Check, policy: Policy, matches: Sequence[Match] | None) -> Decision:
+        if matches is None:
+            matches = detectors_for(policy, check.surface).scan(check.content).matches
+        rule = decide_call(policy.tools, check.calls[-1], check.calls[:-1]) if _is_call(check) else None
+        evidence = Evidence(matches, rule)
+        if evidence.needs_no_guard or not _has_questions(check, policy):
+            return decide(check, policy, evidence, None)
+        return decide(check, policy, evidence, await self._ask(check, policy))
+
+    async def _ask(self, check: Check, policy: Policy) -> Verdict:
+        cached = self._cache.get(check, policy, self.guard)
+        if cached is not None:
+            return cached
+        try:
+            verdict = await self._runner.check(check, policy)
+        except GuardError as error:
+            logger.warning("%s", error)
+            return await self._without_guard(check, policy, error)
+        self._cache.put(check, policy, self.guard, verdict)
+        return verdict
+
+    async def _without_guard(self, check: Check, policy: Policy, error: GuardError) -> Verdict:
+        failed = Verdict(guard=self.guard.name, guard_version=self.guard.version, error=error.error_type)
+        if policy.on_guard_error.on(check.surface) != "fallback" or self._fallback is None:
+            return failed
+        try:
+            verdict = await self._fallback.check(check, policy)
+            return replace(verdict, fell_back=error.error_type)
+        except GuardError as second:
+            logger.warning("the fallback guard failed too: %s", second)
+            return failed
+
+    def _fallback_runner(self, fallback: Guard | str | None, max_in_flight: int) -> GuardRunner | None:
+        wanted = any(
+            "fallback" in policy.on_guard_error.model_dump().values() for policy in self.policies.policies.values()
+        )
+        if not wanted or (fallback is None and self.guard.name == "embedded"):
+            return None
+        guard = resolve_guard(fallback or "embedded")
+        if isinstance(fallback, str | None):
+            self._owned.append(guard)
+        return GuardRunner(guard, max_in_flight)
+
+    def _record(self, decision: Decision) -> None:
+        self.checks += 1
+        if self._recorder is None:
+            return
+        try:
+            self._recorder.record(decision)
+        except Exception:
+            logger.exception("the recorder failed; the decision on check %s stands", decision.check.id)
+
+
+def _is_call(check: Check) -> bool:
+    return check.surface == "tool_call" and bool(check.calls)
+
+
+def _has_questions(check: Check, policy: Policy) -> bool:
+    return bool(policy.categories_on(check.surface)) and bool(check.content.strip())

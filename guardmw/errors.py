@@ -1,0 +1,128 @@
+"""Every error guardmw raises.
+
+GuardmwError
+├── PolicyError            a policy file or policy set can't be used (names file, line, key and the mend)
+│   └── UnknownAgentError  no policy matches this agent and none is the default
+├── GuardError             a guard could not judge; policies decide what follows (`on_guard_error`)
+│   ├── GuardConfigError   the guard can't be built: unknown name, missing or damaged weights
+│   ├── GuardTimeoutError  no verdict within the deadline
+│   ├── GuardConnectionError  the guard's server can't be reached or failed
+│   ├── GuardAnswerError   the guard answered, but not with a verdict
+│   └── GuardOverloadedError  no place for the check within its deadline
+├── BlockedError           raised to callers who asked for an exception instead of a replacement text
+├── TelemetryError         telemetry can't be set up: the SDK is missing, or it is set up already
+└── UnguardedError         text came from a model that the guard never saw: loud, never silent
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "BlockedError",
+    "GuardAnswerError",
+    "GuardConfigError",
+    "GuardConnectionError",
+    "GuardError",
+    "GuardOverloadedError",
+    "GuardTimeoutError",
+    "GuardmwError",
+    "PolicyError",
+    "TelemetryError",
+    "UnguardedError",
+    "UnknownAgentError",
+]
+
+
+class GuardmwError(Exception):
+    """Base of all errors of guardmw."""
+
+
+class PolicyError(GuardmwError):
+    """A policy can't be used.
+
+    `problem` says what is wrong, `mend` what to do about it; `file`, `line` (counted from 1) and `key`
+    (dotted, such as ``categories.0.block_above``) say where, each None when it isn't known. `others` are further
+    problems found in the same load; the message tells them all, a line each.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        mend: str,
+        file: str | None = None,
+        line: int | None = None,
+        key: str | None = None,
+        others: tuple[PolicyError, ...] = (),
+    ) -> None:
+        self.problem, self.mend, self.file, self.line, self.key, self.others = problem, mend, file, line, key, others
+        place = ":".join(str(part) for part in (file, line) if part is not None)
+        where = " ".join(part for part in (place, f"[{key}]" if key else "") if part)
+        own = f"{where}: {problem}. {mend}" if where else f"{problem}. {mend}"
+        super().__init__("\n".join([own, *map(str, others)]))
+
+
+class UnknownAgentError(PolicyError):
+    """No policy names this agent, and no policy is called ``default``."""
+
+    def __init__(self, agent: str, known: list[str]) -> None:
+        self.agent = agent
+        super().__init__(
+            f"no policy matches the agent {agent!r} (patterns known: {', '.join(known) or 'none'})",
+            mend="Add the name under `agents:` of a policy, or give one policy the id `default`.",
+        )
+
+
+class GuardError(GuardmwError):
+    """A guard could not judge a check. `error_type` is the value of ``error.type`` in telemetry."""
+
+    error_type: ClassVar[str] = "_OTHER"
+
+
+class GuardConfigError(GuardError):
+    """The guard can't be built as configured; raised before the first request."""
+
+    error_type = "config_error"
+
+
+class GuardTimeoutError(GuardError):
+    """The guard gave no verdict within the deadline."""
+
+    error_type = "timeout"
+
+    def __init__(self, guard: str, deadline_s: float) -> None:
+        super().__init__(
+            f"guard {guard!r} gave no verdict within {deadline_s:g} s; raise `limits.deadline_ms` in the policy, "
+            "or give the guard more capacity"
+        )
+
+
+class GuardConnectionError(GuardError):
+    """The guard's server can't be reached, or failed while answering."""
+
+    error_type = "connect_error"
+
+
+class GuardAnswerError(GuardError):
+    """The guard answered with something that is no verdict."""
+
+    error_type = "parse_error"
+
+
+class GuardOverloadedError(GuardError):
+    """The check found no place (rate limit, concurrency) within its deadline."""
+
+    error_type = "overloaded"
+
+
+class BlockedError(GuardmwError):
+    """Text was blocked, and the caller asked for an exception instead of the replacement message."""
+
+
+class TelemetryError(GuardmwError):
+    """Telemetry can't be set up: the OpenTelemetry SDK is missing, or the process has set it up already."""
+
+
+class UnguardedError(GuardmwError):
+    """A model's answer reached the agent without having passed the guard."""

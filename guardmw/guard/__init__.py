@@ -1,0 +1,50 @@
+"""Guards, and how a guard is named."""
+
+from __future__ import annotations
+
+from guardmw.errors import GuardConfigError
+from guardmw.guard.base import Guard
+
+__all__ = ["Guard", "resolve_guard"]
+
+KNOWN_GUARDS = ("embedded", "detectors")
+"""Names that `resolve_guard` understands."""
+
+_MEMBERS = ("check", "aclose", "name", "version")
+
+
+def resolve_guard(guard: Guard | str) -> Guard:
+    """The guard that `guard` names; a guard itself passes through.
+
+    ``embedded`` is the small model that ships in the package, ``detectors`` judges by detectors and rules alone.
+
+    Raises GuardConfigError when the name is unknown, when the object is no guard, or when the guard can't be built.
+    """
+    return _named(guard) if isinstance(guard, str) else _checked(guard)
+
+
+def _named(name: str) -> Guard:
+    if name == "embedded":
+        from guardmw.guard.embedded import EmbeddedGuard
+
+        return EmbeddedGuard()
+    if name == "detectors":
+        from guardmw.guard.detectors_only import DetectorsOnlyGuard
+
+        return DetectorsOnlyGuard()
+    known = f"Guards known: {', '.join(KNOWN_GUARDS)}, or a Guard object of your own."
+    if name == "cascade" or name.startswith("vllm:"):
+        raise GuardConfigError(f"the guard {name!r} is not part of this version of guardmw. {known}")
+    raise GuardConfigError(f"there is no guard called {name!r}. {known}")
+
+
+def _checked(guard: Guard) -> Guard:
+    missing = [member for member in _MEMBERS if not hasattr(guard, member)]
+    if isinstance(guard, type):
+        raise GuardConfigError(f"{guard.__name__} is a class, not a guard; pass an instance: {guard.__name__}(...)")
+    if missing:
+        raise GuardConfigError(
+            f"{type(guard).__name__} is no guard: it lacks {', '.join(missing)}. "
+            "A guard has `name`, `version`, `async check(check, policy)` and `async aclose()`."
+        )
+    return guard

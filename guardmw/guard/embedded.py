@@ -1,0 +1,240 @@
+"""The embedded guard: a small policy-conditioned model in this process, on the CPU, without a download.
+
+The content is encoded once and every category of the policy once (when the policy is first seen); a head scores the
+pairs, so a category that nobody trained on is judged by its description. See `docs/embedded-guard.md`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from guardmw.errors import GuardAnswerError, GuardError
+from guardmw.guard.encoder import BATCH, Model, Windows, load_model
+from guardmw.policy.schema import Category, Policy
+from guardmw.types import SURFACES, Check, Finding, Surface, TokenUsage, Verdict
+
+if TYPE_CHECKING:
+    from guardmw.guard.encoder import Vectors
+
+__all__ = ["EmbeddedGuard", "category_text", "surface_vector"]
+
+CACHED_POLICIES = 64
+MAX_WORKERS = 4
+CHARS_PER_PIECE = 8
+"""How much text is enough to fill a window of word pieces when looking back: twice what English needs."""
+WORD_CHARS = 32
+"""How far back a word that a check's offset cuts through may begin."""
+
+
+class EmbeddedGuard:
+    """A guard of 22 million parameters that ships with guardmw.
+
+    `weights` is a folder written by ``guardmw train embedded`` (None: the bundled one). `threads` is how many threads
+    one inference may use; several checks run beside each other on further threads, up to the machine's cores.
+
+    Every check gives one finding per category of the policy on the check's surface, with a calibrated probability.
+    A text longer than the model's window is read in overlapping windows, and the highest probability counts. A later
+    check of a stream (``offset_chars`` above 0) reads its new text and a little before it, since the rest was judged
+    by the stream's earlier checks: what a check costs depends on its new text alone.
+
+    Raises GuardConfigError when the weights are missing, damaged or unreadable.
+    """
+
+    name = "embedded"
+
+    def __init__(self, weights: Path | None = None, *, threads: int = 1) -> None:
+        if threads < 1:
+            raise ValueError(f"threads must be at least 1, not {threads}")
+        self._model = load_model(weights or bundled_weights(), threads)
+        self.version = self._model.manifest.version
+        self._policies = _PolicyVectors(self._model)
+        workers = max(1, min(MAX_WORKERS, (os.cpu_count() or 1) // threads))
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="guardmw-embedded")
+        self._closed = threading.Event()
+
+    async def check(self, check: Check, policy: Policy) -> Verdict:
+        """Judge `check`. Cancelling returns at once; the inference behind it stops at its next window.
+
+        Raises GuardAnswerError when the model gives no finite number, GuardError when the guard is closed.
+        """
+        if self._closed.is_set():
+            raise GuardError("the embedded guard is closed; build a new one")
+        started, abandoned = time.perf_counter(), threading.Event()
+        work = asyncio.get_running_loop().run_in_executor(self._pool, self._judge, check, policy, abandoned)
+        try:
+            findings, pieces = await work
+        finally:
+            abandoned.set()
+        return Verdict(
+            findings, self.name, self.version, TokenUsage(prompt=pieces), duration_s=time.perf_counter() - started
+        )
+
+    async def aclose(self) -> None:
+        """Stop the threads; checks still waiting are cancelled. May be called twice."""
+        self._closed.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _judge(self, check: Check, policy: Policy, abandoned: threading.Event) -> tuple[tuple[Finding, ...], int]:
+        categories = policy.categories_on(check.surface)
+        windows = check_windows(check, self._model)
+        if not categories or not windows:
+            return tuple(self._finding(category, 0.0) for category in categories), 0
+        vectors = self._policies.of(policy).on(check.surface)
+        highest = [float("-inf")] * len(categories)
+        for start in range(0, len(windows), BATCH):
+            if abandoned.is_set() or self._closed.is_set():
+                raise GuardError("the check was abandoned")
+            logits = vectors.score(self._model, windows[start : start + BATCH], check.surface)
+            highest = list(map(max, highest, logits))
+        probabilities = map(self._probability, highest)
+        return tuple(map(self._finding, categories, probabilities)), sum(map(len, windows))
+
+    def _finding(self, category: Category, probability: float) -> Finding:
+        return Finding(category.id, probability, f"guard:{self.name}")
+
+    def _probability(self, logit: float) -> float:
+        try:
+            return self._model.manifest.calibration.probability(logit)
+        except ValueError as error:
+            raise GuardAnswerError(f"the embedded guard gave no probability: {error}") from error
+
+
+def bundled_weights() -> Path:
+    """The folder of the weights inside the package."""
+    return Path(str(resources.files("guardmw") / "weights"))
+
+
+def category_text(category: Category) -> str:
+    """What stands for a category before the encoder. `safe_when` is left out: sentence encoders read over negations,
+    and an exception would only make the category look more like the text it excepts."""
+    return f"{category.title}. {category.unsafe_when}"
+
+
+def surface_vector(surface: Surface) -> list[float]:
+    """One-hot over the surfaces, in the order of `guardmw.types.SURFACES`."""
+    return [float(surface == other) for other in SURFACES]
+
+
+@dataclass(frozen=True)
+class CategoryVectors:
+    """Some categories as the head takes them: their vectors, and the vectors of each one's precedents by label."""
+
+    categories: Vectors
+    unsafe: tuple[Vectors, ...]
+    safe: tuple[Vectors, ...]
+
+    def score(self, model: Model, windows: Sequence[Sequence[int]], surface: Surface) -> list[float]:
+        """For each category the highest logit over `windows`."""
+        import numpy as np
+
+        content = model.encode(windows)
+        logits = model.score(
+            content=content,
+            categories=self.categories,
+            unsafe=_nearest(content, self.unsafe),
+            safe=_nearest(content, self.safe),
+            surface=np.array(surface_vector(surface), dtype=np.float32),
+        )
+        highest: list[float] = logits.max(axis=0).tolist()
+        return highest
+
+
+def _nearest(content: Vectors, precedents: Sequence[Vectors]) -> Vectors:
+    """Windows by categories: the cosine with the nearest precedent, 0 where a category has none."""
+    import numpy as np
+
+    columns = [
+        (content @ vectors.T).max(axis=1) if len(vectors) else np.zeros(len(content), np.float32)
+        for vectors in precedents
+    ]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+class _PolicyVectors:
+    """The vectors of policies, encoded when first asked for; the `CACHED_POLICIES` last used are kept."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._kept: OrderedDict[str, Future[PolicyVectors]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, policy: Policy) -> PolicyVectors:
+        """Called on worker threads: whoever comes second waits for the first one's encoding."""
+        with self._lock:
+            future = self._kept.get(policy.hash)
+            if mine := future is None:
+                future = self._kept[policy.hash] = Future()
+            self._kept.move_to_end(policy.hash)
+            while len(self._kept) > CACHED_POLICIES:
+                self._kept.popitem(last=False)
+        if mine:
+            self._encode(policy, future)
+        return future.result()
+
+    def _encode(self, policy: Policy, future: Future[PolicyVectors]) -> None:
+        try:
+            future.set_result(PolicyVectors(self._model, policy))
+        except BaseException as error:
+            # The next check of this policy tries again.
+            with self._lock:
+                self._kept.pop(policy.hash, None)
+            future.set_exception(error)
+
+
+class PolicyVectors:
+    """All categories of one policy, encoded."""
+
+    def __init__(self, model: Model, policy: Policy) -> None:
+        self._policy = policy
+        self._rows = {category.id: row for row, category in enumerate(policy.categories)}
+        self._texts = model.encode_texts(map(category_text, policy.categories))
+        self._precedents = {
+            label: [
+                model.encode_texts(case.text for case in category.precedents if case.label == label)
+                for category in policy.categories
+            ]
+            for label in ("unsafe", "safe")
+        }
+
+    def on(self, surface: Surface) -> CategoryVectors:
+        rows = [self._rows[category.id] for category in self._policy.categories_on(surface)]
+        unsafe, safe = (tuple(self._precedents[label][row] for row in rows) for label in ("unsafe", "safe"))
+        return CategoryVectors(self._texts[rows], unsafe, safe)
+
+
+def check_windows(check: Check, model: Model) -> list[list[int]]:
+    """What of `check` is read: windows of word pieces, none when the text has no piece."""
+    windows = model.manifest.windows
+    if check.offset_chars <= 0:
+        return cut(model.words.ids(check.content), windows)
+    start = _word_start(check.content, check.offset_chars)
+    new = model.words.ids(check.content[start:])
+    room = max(windows.look_back, windows.stream_size - 2 - len(new))
+    earlier = model.words.ids(check.content[max(0, start - room * CHARS_PER_PIECE) : start])
+    return cut(earlier[-room:] + new, windows)
+
+
+def _word_start(text: str, offset: int) -> int:
+    """Where the word that `offset` cuts through begins: its first half alone was judged as another word."""
+    before = text[max(0, offset - WORD_CHARS) : offset]
+    spaces = [place for place, char in enumerate(before, 1) if char.isspace()]
+    if spaces:
+        return offset - len(before) + spaces[-1]
+    return 0 if offset <= WORD_CHARS else offset
+
+
+def cut(ids: list[int], windows: Windows) -> list[list[int]]:
+    """`ids` in windows of at most ``size - 2`` that overlap by ``overlap``; together they hold every id."""
+    size = windows.size - 2
+    last = max(0, len(ids) - windows.overlap)
+    return [ids[start : start + size] for start in range(0, last or len(ids), size - windows.overlap)]

@@ -1,0 +1,197 @@
+"""The embedded guard's weights: a text encoder and a head, loaded from a folder that a manifest vouches for.
+
+A folder of weights holds `manifest.json` and the files it names with their SHA-256. Nothing is loaded unverified.
+onnxruntime is imported when the first weights are loaded, never with the package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
+from weakref import WeakValueDictionary
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from guardmw.errors import GuardConfigError
+from guardmw.guard.calibration import Calibration
+from guardmw.guard.wordpiece import WordPiece
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vectors = NDArray[np.float32]
+
+Raw, Part = TypeVar("Raw"), TypeVar("Part")
+
+__all__ = ["MANIFEST", "Manifest", "Model", "WeightFile", "load_model", "sha256"]
+
+MANIFEST = "manifest.json"
+BATCH = 8
+"""Windows in one run of the encoder: more would only cost memory."""
+
+WeightFile = Literal["encoder.onnx", "head.onnx", "vocab.txt"]
+"""The files of a folder of weights: the int8 encoder, the head over its vectors, and the WordPiece vocabulary."""
+
+REFETCH = "Reinstall guardmw, or point `weights` at a folder written by `guardmw train embedded`."
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileHash(_Frozen):
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+
+class Windows(_Frozen):
+    """How long texts are cut, in word pieces: `size` at most (with ``[CLS]`` and ``[SEP]``), `overlap` shared by
+    neighbours. A check of a stream reads one window of `stream_size` when its new text leaves room for at least
+    `look_back` pieces of what came before."""
+
+    size: int = Field(ge=8, le=512)
+    overlap: int = Field(ge=0)
+    stream_size: int = Field(ge=8, le=512)
+    look_back: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _advancing(self) -> Self:
+        if 2 * self.overlap >= self.size - 2:
+            raise ValueError(f"overlap ({self.overlap}) must be below half of the window's {self.size - 2} pieces")
+        return self
+
+
+class Manifest(_Frozen):
+    """What stands in `manifest.json`."""
+
+    format: Literal[1] = 1
+    version: str = Field(min_length=1)
+    base: str
+    dimensions: int = Field(gt=0)
+    windows: Windows
+    calibration: Calibration
+    files: dict[WeightFile, FileHash]
+    figures: dict[str, Any] = {}
+
+
+class Model:
+    """Verified weights, ready to run; shared by every guard that uses the same folder. Safe to call from many threads."""
+
+    def __init__(self, manifest: Manifest, files: dict[WeightFile, bytes], folder: Path, threads: int) -> None:
+        self.manifest = manifest
+        self.words = _build(WordPiece, files["vocab.txt"].decode(), folder / "vocab.txt")
+        self._encoder = _build(lambda weights: _session(weights, threads), files["encoder.onnx"], folder / "encoder.onnx")
+        self._head = _build(lambda weights: _session(weights, threads), files["head.onnx"], folder / "head.onnx")
+
+    def encode(self, windows: Sequence[Sequence[int]]) -> Vectors:
+        """Unit vectors, one row per window of piece ids (without ``[CLS]`` and ``[SEP]``)."""
+        import numpy as np
+
+        longest = max(map(len, windows)) + 2
+        ids = np.full((len(windows), longest), self.words.pad, dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for row, window in enumerate(windows):
+            framed = [self.words.start, *window, self.words.end]
+            ids[row, : len(framed)] = framed
+            mask[row, : len(framed)] = 1
+        vectors: Vectors = self._encoder.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+        return vectors
+
+    def encode_texts(self, texts: Iterable[str]) -> Vectors:
+        """Unit vectors, one row per text; each text is read up to the first window's end."""
+        import numpy as np
+
+        limit = self.manifest.windows.size - 2
+        windows = [self.words.ids(text)[:limit] for text in texts]
+        batches = [self.encode(windows[start : start + BATCH]) for start in range(0, len(windows), BATCH)]
+        return np.concatenate(batches) if batches else np.zeros((0, self.manifest.dimensions), dtype=np.float32)
+
+    def score(self, **inputs: Vectors) -> Vectors:
+        """The head's logits, windows by categories."""
+        logits: Vectors = self._head.run(None, inputs)[0]
+        return logits
+
+
+_models: WeakValueDictionary[tuple[Path, str, int], Model] = WeakValueDictionary()
+_loading = threading.Lock()
+
+
+def load_model(folder: Path, threads: int) -> Model:
+    """The model in `folder`, running on `threads` threads; loaded once while anyone uses it.
+
+    Raises GuardConfigError when a file is missing, doesn't hash to what the manifest says, or can't be read.
+    """
+    folder = folder.resolve()
+    stated = _read(folder / MANIFEST)
+    with _loading:
+        key = (folder, sha256(stated), threads)
+        model = _models.get(key)
+        if model is None:
+            manifest = _manifest(stated, folder)
+            model = Model(manifest, _verified(manifest, folder), folder, threads)
+            _models[key] = model
+        return model
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise GuardConfigError(f"the embedded guard's weights lack {path}: {error.strerror}. {REFETCH}") from error
+
+
+def _manifest(stated: bytes, folder: Path) -> Manifest:
+    try:
+        manifest = Manifest.model_validate_json(stated)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise GuardConfigError(f"{folder / MANIFEST} is no manifest: {where}: {first['msg']}. {REFETCH}") from error
+    for name in get_args(WeightFile):
+        if name not in manifest.files:
+            raise GuardConfigError(f"{folder / MANIFEST} names no hash for {name}. {REFETCH}")
+    return manifest
+
+
+def _verified(manifest: Manifest, folder: Path) -> dict[WeightFile, bytes]:
+    contents = {}
+    for name, expected in manifest.files.items():
+        content = _read(folder / name)
+        if (actual := sha256(content)) != expected.sha256:
+            raise GuardConfigError(
+                f"{folder / name} is damaged: its SHA-256 is {actual} ({len(content)} bytes), "
+                f"the manifest expects {expected.sha256} ({expected.bytes} bytes). {REFETCH}"
+            )
+        contents[name] = content
+    return contents
+
+
+def _build(build: Callable[[Raw], Part], content: Raw, path: Path) -> Part:
+    """`build(content)`; whatever a broken file raises in there becomes an error that names it."""
+    try:
+        return build(content)
+    except Exception as error:
+        raise GuardConfigError(f"{path} can't be used: {error}. {REFETCH}") from error
+
+
+def _session(weights: bytes, threads: int) -> Any:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Waiting threads would burn the core that the event loop runs on.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # The fused layer norm is six times slower on CPUs than the two nodes it replaces.
+    return ort.InferenceSession(
+        weights, options, providers=["CPUExecutionProvider"], disabled_optimizers=["SkipLayerNormFusion"]
+    )

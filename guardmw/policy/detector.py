@@ -1,0 +1,89 @@
+"""One detector: a pattern, what makes a match valid, and how far a stream must wait for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from guardmw.policy.partial import Partial, Unsupported, analyse
+
+CONTEXT_CHARS = 48
+"""How many characters before a match its validator may read."""
+
+LOOKAHEAD_CHARS = 32
+"""How much further than `max_chars` a built-in pattern may look."""
+
+Span = tuple[int, int]
+Validate = Callable[[re.Match[str]], Span | None]
+
+
+def whole(match: re.Match[str]) -> Span | None:
+    """The default validator: the group ``value`` where the pattern has one, otherwise all of the match."""
+    group: str | int = "value" if "value" in match.re.groupindex else 0
+    return match.span(group) if match.start(group) >= 0 else None
+
+
+def context_before(match: re.Match[str]) -> str:
+    """The CONTEXT_CHARS before the match: the only text outside it that a validator may look at."""
+    return match.string[max(0, match.start() - CONTEXT_CHARS) : match.start()]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What a detector found: `span` is what it is about, ``[begin, span[1])`` what was read to know it."""
+
+    begin: int
+    span: Span
+
+
+@dataclass(frozen=True)
+class Detector:
+    """Finds one entity.
+
+    A match may begin at any character; whether one does depends on nothing but the CONTEXT_CHARS before it and the
+    `max_chars` after it: what is longer is cut there. So what is found never depends on how a text was cut into pieces.
+
+    `hints`: every match contains one of them (lower case; compared without case); `gate`: every match contains a match
+    of it. Both only save time. `longest`: matches longer than that are ignored (None: as long as `max_chars`).
+    """
+
+    entity: str
+    pattern: re.Pattern[str]
+    validate: Validate = whole
+    hints: tuple[str, ...] = ()
+    gate: re.Pattern[str] | None = None
+    max_chars: int = 512
+
+    @cached_property
+    def partial(self) -> Partial | None:
+        """The pattern taken apart; None when its beginnings can't be told, so that `max_chars` must be waited for."""
+        try:
+            return analyse(self.pattern, self.max_chars)
+        except Unsupported:
+            return None
+
+    @cached_property
+    def wait_chars(self) -> int:
+        """No match that begins further than this before the end can still change."""
+        return min(self.max_chars, self.partial.reach_chars) if self.partial else self.max_chars
+
+    @cached_property
+    def _search(self) -> Callable[[str, int], re.Match[str] | None]:
+        if self.partial is None:
+            return re.compile("").search
+        if self.partial.reach_chars <= self.max_chars:
+            return self.pattern.search
+        return re.compile(self.partial.loose).search
+
+    def find(self, text: str, position: int, stop: int) -> Iterator[Candidate]:
+        """The matches that begin in ``[position, stop)``, in order, none overlapping the one before."""
+        while (found := self._search(text, position)) is not None and (begin := found.start()) < stop:
+            match = self.pattern.match(text, begin, begin + self.max_chars)
+            span = self.validate(match) if match else None
+            if span is None or span[0] == span[1]:
+                position = begin + 1
+                continue
+            yield Candidate(begin, span)
+            position = max(span[1], begin + 1)

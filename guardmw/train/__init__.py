@@ -1,0 +1,1 @@
+"""Training guards. Nothing here is imported by the library at run time."""
