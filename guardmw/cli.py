@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from guardmw.commands._output import COULD_NOT_RUN, complain
 from guardmw.commands.check import check
+from guardmw.commands.demo import demo
 from guardmw.commands.doctor import doctor
 from guardmw.commands.policy import policy_app
 from guardmw.errors import GuardmwError
@@ -43,6 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(check)
+app.command()(demo)
 app.command()(doctor)
 app.add_typer(policy_app, name="policy")
 

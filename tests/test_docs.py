@@ -22,12 +22,8 @@ import pytest
 from guardmw import load_policies
 
 ROOT = Path(__file__).parent.parent
-PAGES = [
-    ROOT / "README.md",
-    ROOT / "CHANGELOG.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-    ROOT / "policies" / "README.md",
-]
+FOLDERS = (ROOT, ROOT / "docs", ROOT / "policies", ROOT / "guardmw" / "weights")
+PAGES = [page for folder in FOLDERS for page in sorted(folder.glob("*.md"))]
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TEST = re.compile(r"(tests/\w+\.py)::(\w+)")
@@ -52,7 +48,7 @@ def has_code(page: Path) -> bool:
     return any(block.language in ("python", "yaml", "console") for block in blocks(page))
 
 
-@pytest.mark.parametrize("page", filter(has_code, PAGES), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if has_code(page)], ids=lambda page: page.name)
 def test_what_a_page_shows_works(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {"__name__": "__main__"}

@@ -130,6 +130,13 @@ def test_a_failed_guard_is_a_fallback(seen: Seen, surface: Any, source: str, fal
     assert seen.one("guardmw.check.duration")[1]["error.type"] == "timeout"
 
 
+def test_a_second_guard_that_answered_is_a_fallback_but_no_error(seen: Seen) -> None:
+    record("allow", fell_back="connect_error")
+    assert seen.one("guardmw.fallbacks")[1]["guardmw.fallback"] == "fallback"
+    assert seen.one("guardmw.fallbacks")[1]["error.type"] == "connect_error"
+    assert "error.type" not in seen.one("guardmw.check.duration")[1]
+
+
 def test_cache_lookups_happen_outside_streams_only(seen: Seen) -> None:
     record("allow", cached=True)
     record("allow", check=Check("output", "x", "bot", stream_id="s"))

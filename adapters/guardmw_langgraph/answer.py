@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, cast
 
-from guardmw.stream.items import Delta, Opaque, Released, StreamSurface, Text
-from guardmw_langgraph.held import CALL_BLOCKS, Held
-from guardmw_langgraph.prose import MEDIA, readable
-from guardmw_langgraph.slots import Fields, Slot, Track
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.utils._merge import merge_dicts
+
+from guardmw.stream.items import Delta, Opaque, Released, StreamSurface, Text
+from guardmw_langgraph.held import CALL_BLOCKS, Held
+from guardmw_langgraph.prose import MEDIA, readable
+from guardmw_langgraph.slots import Fields, Slot, Track
 
 MARK: Final = "guardmw"
 """The key of response_metadata that says an answer passed the guard, and what was decided."""
@@ -172,7 +173,7 @@ class Answer:
             yield from self._text_block(block, *_TEXT_BLOCKS[cast("str", kind)])
 
     def _text_block(self, block: Fields, surface: StreamSurface, key: str) -> Iterator[Delta]:
-        identity = {name: block[name] for name in _IDENTITY if name in block}
+        identity: Fields = {name: block[name] for name in _IDENTITY if name in block}
         rest = _without(block, (*identity, key))
         if isinstance(block.get(key), str):
             yield from self._text(surface, Slot("block", key, identity), block[key])

@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from guardmw.types import Decision, ToolCall, apply_redactions
-from guardmw_langgraph.prose import readable
-from guardmw_langgraph.slots import Fields
 from langchain_core.messages import AIMessageChunk
 from langchain_core.messages import ToolCall as LangChainCall
 from langchain_core.utils.json import parse_partial_json
+
+from guardmw.types import Decision, ToolCall, apply_redactions
+from guardmw_langgraph.prose import readable
+from guardmw_langgraph.slots import Fields
 
 CALL_BLOCKS: Final = frozenset(
     {"custom_tool_call", "function_call", "input_json_delta", "invalid_tool_call", "tool_call", "tool_call_chunk",

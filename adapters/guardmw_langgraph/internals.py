@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 from langchain_core.tracers import context as tracers
-from langsmith.run_helpers import tracing_context
+from langsmith.run_helpers import _set_tracing_context
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -31,7 +31,7 @@ def hidden_context() -> Context:
 
 def _forget() -> None:
     var_child_runnable_config.set(None)  # callbacks, stream handlers and metadata of the running graph
-    tracing_context(parent=False, enabled=False).__enter__()  # LangSmith; the context is thrown away, so no exit
+    _set_tracing_context({"parent": None, "enabled": False})  # LangSmith, whatever the environment says
     tracers.tracing_v2_callback_var.set(None)
     for variable in _hook_variables():
         variable.set(None)

@@ -6,12 +6,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, S
 from contextlib import aclosing
 from typing import Any, Final
 
-from guardmw.guard.base import Guard
-from guardmw.traces.record import Recorder
-from guardmw_langgraph import sync
-from guardmw_langgraph.rewrap import rewrapped
-from guardmw_langgraph.seam import PolicySource, Seam
-from guardmw_langgraph.turn import Turn
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage
@@ -19,6 +13,13 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from pydantic import BaseModel, Field
+
+from guardmw.guard.base import Guard
+from guardmw.traces.record import Recorder
+from guardmw_langgraph import sync
+from guardmw_langgraph.rewrap import rewrapped
+from guardmw_langgraph.seam import PolicySource, Seam
+from guardmw_langgraph.turn import Turn
 
 _SEEN_FROM_OUTSIDE: Final = frozenset(
     {"deployment_name", "max_tokens", "model", "model_id", "model_name", "temperature", "use_responses_api"}

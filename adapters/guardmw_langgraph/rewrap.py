@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from guardmw.errors import UnguardedError
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableParallel, RunnableSequence
 from langchain_core.runnables.fallbacks import RunnableWithFallbacks
+
+from guardmw.errors import UnguardedError
 
 Wrap = Callable[[BaseChatModel], BaseChatModel]
 

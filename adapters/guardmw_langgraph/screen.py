@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+
 from guardmw.checker import Checker
 from guardmw.policy.schema import Policy
 from guardmw.types import Check, Decision, Message, Redaction, Role, ToolCall
 from guardmw_langgraph.held import call_of
-from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 PLACEHOLDER = "[This message was removed.]"
 """Stands in a conversation for a user's message that was blocked."""

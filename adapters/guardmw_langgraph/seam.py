@@ -6,6 +6,8 @@ import os
 from typing import Any
 from uuid import uuid4
 
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+
 from guardmw.checker import Checker
 from guardmw.guard.base import Guard
 from guardmw.policy.match import PolicySet
@@ -17,7 +19,6 @@ from guardmw_langgraph.held import redacted, rendered
 from guardmw_langgraph.internals import running_agent
 from guardmw_langgraph.screen import Screen
 from guardmw_langgraph.slots import Fields
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 
 PolicySource = Policy | PolicySet | str | os.PathLike[str]
 
@@ -54,16 +55,16 @@ class Seam:
         """The name given, else that of the agent running now, else ``default``."""
         return self._agent or running_agent() or "default"
 
-    def mark(self, policy: Policy, agent: str, decision: Decision | None, *, altered: bool) -> Fields:
+    def mark(self, policy: Policy, agent: str, withheld: Decision | None, *, altered: bool) -> Fields:
         """What an answer's metadata says about the guard. Only answers marked here count as guarded."""
         answer = uuid4().hex
         self._answers[answer] = None
         if len(self._answers) > REMEMBERED_ANSWERS:
             self._answers.pop(next(iter(self._answers)), None)
         common: Fields = {"answer": answer, "agent": agent, "policy": policy.id, "policy_hash": policy.hash}
-        if decision is None:
+        if withheld is None:
             return {**common, "action": "redact" if altered else "allow"}
-        return {**common, **described(decision)}
+        return {**common, **described(withheld)}
 
     def guarded(self, message: BaseMessage) -> bool:
         """Whether `message` is an answer that passed this guard."""
@@ -89,7 +90,7 @@ def described(decision: Decision) -> Fields:
     """The decision without any of the text it was about."""
     worst = max(decision.verdict.findings, key=lambda finding: finding.probability, default=None)
     return {
-        "action": decision.action,
+        "action": decision.action if decision.withheld else "block",
         "surface": decision.check.surface,
         "category": worst.category if worst is not None else decision.verdict.error,
         "why": decision.why,
@@ -108,6 +109,6 @@ def blocked_text(policy: Policy, decision: Decision) -> str:
     return policy.messages.unavailable if decision.verdict.error else policy.messages.blocked
 
 
-def ends_run(message: BaseMessage | None) -> bool:
+def ends_run(message: BaseMessage) -> bool:
     """Whether `message` is a replacement after which there is nothing more to do."""
     return isinstance(message, AIMessage | AIMessageChunk) and is_block(message) and not message.tool_calls

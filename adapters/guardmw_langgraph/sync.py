@@ -29,7 +29,7 @@ class _LoopThread:
         self._pid = -1
 
     def submit(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
-        """Starts `coroutine` there, with the caller's context variables. Raises RuntimeError on the loop's own thread."""
+        """Starts `coroutine` there, with the caller's context. Raises RuntimeError on the loop's own thread."""
         loop = self._running()
         if threading.current_thread() is self._thread:
             coroutine.close()

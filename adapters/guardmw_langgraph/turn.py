@@ -8,6 +8,10 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any
 
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+
 from guardmw.policy.schema import Policy
 from guardmw.stream.gate import guard_stream
 from guardmw.stream.items import Blocked, Delta
@@ -18,9 +22,6 @@ from guardmw_langgraph.internals import InContext, hidden_context, iterate_in, m
 from guardmw_langgraph.screen import conversation, earlier_calls
 from guardmw_langgraph.seam import Seam, blocked_text
 from guardmw_langgraph.whole import as_chunk, merged, reassembled, remarked
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
 
 @dataclass(frozen=True)

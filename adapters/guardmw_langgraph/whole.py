@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from guardmw_langgraph.answer import MARK, as_ai
-from guardmw_langgraph.slots import Fields
 from langchain_core.messages import AIMessageChunk, BaseMessage, message_chunk_to_message
 from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+
+from guardmw_langgraph.answer import MARK, as_ai
+from guardmw_langgraph.slots import Fields
 
 
 def as_chunk(generation: ChatGeneration) -> ChatGenerationChunk:

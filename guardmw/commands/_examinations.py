@@ -1,14 +1,17 @@
-"""What `guardmw doctor` looks at. Every examination yields results; one that raises is a failed one."""
+"""What `guardmw doctor` looks at. Every examination yields results; one that raises is a failed one.
+
+They are not async, so that files are read and packages imported outside of any event loop.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import platform
 import re
 import statistics
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,31 +46,30 @@ class Patient:
     guard: str
 
 
-Examination = Callable[[Patient], AsyncIterator[Result]]
+Examination = Callable[[Patient], Iterator[Result]]
 
 
-async def examine(patient: Patient) -> list[Result]:
+def examine(patient: Patient) -> list[Result]:
     """Every examination, one after the other."""
-    return [result for examination in EXAMINATIONS for result in await _safely(examination, patient)]
+    return [result for examination in EXAMINATIONS for result in _safely(examination, patient)]
 
 
-async def _safely(examination: Examination, patient: Patient) -> list[Result]:
+def _safely(examination: Examination, patient: Patient) -> list[Result]:
     results: list[Result] = []
     try:
-        async for result in examination(patient):
-            results.append(result)  # noqa: PERF401 - what came before an error is kept
+        results.extend(examination(patient))  # keeps what came before an error
     except Exception as error:
         subject = examination.__name__.removeprefix("_").replace("_", " ")
         results.append(Result(subject, "failed", f"{type(error).__name__}: {error}"))
     return results
 
 
-async def _python(patient: Patient) -> AsyncIterator[Result]:
+def _python(patient: Patient) -> Iterator[Result]:
     yield Result("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     yield Result("guardmw", "ok", metadata.version("guardmw"))
 
 
-async def _packages(patient: Patient) -> AsyncIterator[Result]:
+def _packages(patient: Patient) -> Iterator[Result]:
     for extra, names in _requirements().items():
         missing = [name for name in names if _version(name) is None]
         subject = f"extra {extra}" if extra else "packages"
@@ -96,7 +98,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-async def _policies(patient: Patient) -> AsyncIterator[Result]:
+def _policies(patient: Patient) -> Iterator[Result]:
     from guardmw.policy.load import bundled_ids, load_policies
 
     bundled = bundled_ids()
@@ -107,18 +109,14 @@ async def _policies(patient: Patient) -> AsyncIterator[Result]:
         yield Result("policy", "ok", ", ".join(load_policies(patient.policy).policies))
 
 
-async def _guard(patient: Patient) -> AsyncIterator[Result]:
+def _guard(patient: Patient) -> Iterator[Result]:
     from guardmw.guard import resolve_guard
 
     started_s = time.perf_counter()
     guard = resolve_guard(patient.guard)
     loaded_s = time.perf_counter() - started_s
-    try:
-        policy, check = _policy(patient), Check("output", SAFE_TEXT)
-        first_s = await _timed(partial(guard.check, check, policy))
-        times_s = [await _timed(partial(guard.check, check, policy)) for _ in range(TIMED_CHECKS)]
-    finally:
-        await guard.aclose()
+    policy = _policy(patient)
+    first_s, *times_s = asyncio.run(_times(guard, policy))
     yield Result("guard", "ok", f"{guard.name} {guard.version}, loaded in {loaded_s * 1000:.0f} ms")
     middle_ms, worst_ms = statistics.median(times_s) * 1000, max(times_s) * 1000
     categories = len(policy.categories_on("output"))
@@ -130,10 +128,17 @@ async def _guard(patient: Patient) -> AsyncIterator[Result]:
     )
 
 
-async def _timed(call: Callable[[], Awaitable[object]]) -> float:
-    started_s = time.perf_counter()
-    await call()
-    return time.perf_counter() - started_s
+async def _times(guard: Guard, policy: Policy) -> list[float]:
+    """Seconds that each of several checks took."""
+    times_s = []
+    try:
+        for _ in range(TIMED_CHECKS + 1):
+            started_s = time.perf_counter()
+            await guard.check(Check("output", SAFE_TEXT, policy=policy.ref), policy)
+            times_s.append(time.perf_counter() - started_s)
+    finally:
+        await guard.aclose()
+    return times_s
 
 
 def _policy(patient: Patient) -> Policy:
@@ -142,16 +147,15 @@ def _policy(patient: Patient) -> Policy:
     return next(iter(load_policies(patient.policy).policies.values()))
 
 
-async def _langgraph_agent(patient: Patient) -> AsyncIterator[Result]:
+def _langgraph_agent(patient: Patient) -> Iterator[Result]:
     if _version("langgraph") is None or _version("langchain") is None:
         yield Result("langgraph agent", "skipped", "not installed: pip install 'guardmw[langgraph]'")
         return
-    for result in await _blocking():
-        yield result
-    yield await _guard_is_called(patient)
+    yield from _blocking()
+    yield _guard_is_called(patient)
 
 
-async def _blocking() -> list[Result]:
+def _blocking() -> Iterator[Result]:
     """A forbidden text must not come out of an agent, however it is consumed."""
     from guardmw.policy.schema import Category, Policy
     from guardmw.testing import FakeGuard
@@ -159,10 +163,9 @@ async def _blocking() -> list[Result]:
     category = Category(id="forbidden", title="A forbidden word", unsafe_when="The word is said.")
     policy = Policy(id="doctor", categories=(category,))
     answer = f"{SAFE_TEXT} Then it says {FORBIDDEN}, which nobody may read."
-    return [
-        _blocked("agent, ainvoke", await _invoked(policy, FakeGuard(unsafe=FORBIDDEN), answer), policy),
-        _blocked("agent, astream messages", await _streamed(policy, FakeGuard(unsafe=FORBIDDEN), answer), policy),
-    ]
+    for subject, consume in (("agent, ainvoke", _invoked), ("agent, astream messages", _streamed)):
+        agent = _agent(policy, FakeGuard(unsafe=FORBIDDEN), answer)
+        yield _blocked(subject, asyncio.run(consume(agent)), policy)
 
 
 def _blocked(subject: str, seen: str, policy: Policy) -> Result:
@@ -173,20 +176,29 @@ def _blocked(subject: str, seen: str, policy: Policy) -> Result:
     return Result(subject, "ok", "a forbidden text was blocked, and replaced by the policy's message")
 
 
-async def _guard_is_called(patient: Patient) -> Result:
+def _guard_is_called(patient: Patient) -> Result:
     from guardmw.guard import resolve_guard
 
-    guard = resolve_guard(patient.guard)
-    policy, counting = _policy(patient), CountingGuard(guard)
-    try:
-        await _invoked(policy, counting, SAFE_TEXT)
-    finally:
-        await guard.aclose()
-    if counting.calls:
-        return Result("guard is called", "ok", f"{guard.name}: {counting.calls} checks for one answer of the agent")
+    policy, guard = _policy(patient), CountingGuard(resolve_guard(patient.guard))
+    agent = _agent(policy, guard, SAFE_TEXT)
+
+    async def run() -> None:
+        try:
+            await _invoked(agent)
+        finally:
+            await guard.aclose()
+
+    asyncio.run(run())
+    return _called(guard, policy)
+
+
+def _called(guard: CountingGuard, policy: Policy) -> Result:
+    subject = "guard is called"
+    if guard.calls:
+        return Result(subject, "ok", f"{guard.name}: {guard.calls} checks for one answer of the agent")
     if not policy.categories_on("output") and not policy.categories_on("input"):
-        return Result("guard is called", "warning", f"never: the policy {policy.id!r} has no category for it to judge")
-    return Result("guard is called", "failed", f"ALARM: {guard.name} was configured and never asked")
+        return Result(subject, "warning", f"never: the policy {policy.id!r} has no category for it to judge")
+    return Result(subject, "failed", f"ALARM: the guard {guard.name!r} is configured, but nobody asked it")
 
 
 class CountingGuard:
@@ -202,7 +214,7 @@ class CountingGuard:
         return await self._guard.check(check, policy)
 
     async def aclose(self) -> None:
-        """The guard belongs to somebody else."""
+        await self._guard.aclose()
 
 
 def _agent(policy: Policy, guard: Guard, answer: str) -> Any:
@@ -217,17 +229,17 @@ def _agent(policy: Policy, guard: Guard, answer: str) -> Any:
 QUESTION: dict[str, Any] = {"messages": [{"role": "user", "content": "Where is my parcel?"}]}
 
 
-async def _invoked(policy: Policy, guard: Guard, answer: str) -> str:
-    state = await _agent(policy, guard, answer).ainvoke(QUESTION)
+async def _invoked(agent: Any) -> str:
+    state = await agent.ainvoke(QUESTION)
     return "\n".join(message.text for message in state["messages"])
 
 
-async def _streamed(policy: Policy, guard: Guard, answer: str) -> str:
-    stream = _agent(policy, guard, answer).astream(QUESTION, stream_mode="messages")
+async def _streamed(agent: Any) -> str:
+    stream = agent.astream(QUESTION, stream_mode="messages")
     return "".join([message.text async for message, _ in stream])
 
 
-async def _telemetry(patient: Patient) -> AsyncIterator[Result]:
+def _telemetry(patient: Patient) -> Iterator[Result]:
     from guardmw.telemetry.setup import sdk_configured
 
     if sdk_configured():

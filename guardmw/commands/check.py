@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
+    from guardmw.checker import Checker
     from guardmw.policy.schema import Policy
 
 COLOURS: dict[Action, str] = {"allow": "green", "flag": "yellow", "redact": "yellow", "ask": "magenta", "block": "red"}
@@ -42,7 +43,7 @@ def check(
     be checked.
     """
     question = _question(_read(text), surface, agent, tool)
-    decision, held, duration_s = asyncio.run(_decide(question, policy, guard))
+    decision, held, duration_s = _decide(question, policy, guard)
     report = _report(decision, held, duration_s)
     if as_json:
         print_json(report)
@@ -70,15 +71,18 @@ def _question(text: str, surface: Surface, agent: str, tool: str | None) -> Chec
     return Check("tool_call", text, agent, calls=(ToolCall(tool, text),))
 
 
-async def _decide(question: Check, policy: str, guard: str) -> tuple[Decision, Policy, float]:
+def _decide(question: Check, policy: str, guard: str) -> tuple[Decision, Policy, float]:
     from guardmw.checker import Checker
 
-    checker = Checker(policy, guard=guard)
+    return asyncio.run(_ask(Checker(policy, guard=guard), question))
+
+
+async def _ask(checker: Checker, question: Check) -> tuple[Decision, Policy, float]:
     try:
-        held = await checker.policy_for(question.agent)
+        policy = await checker.policy_for(question.agent)
         started_s = time.perf_counter()
-        decision = await checker.check(question, policy=held)
-        return decision, held, time.perf_counter() - started_s
+        decision = await checker.check(question, policy=policy)
+        return decision, policy, time.perf_counter() - started_s
     finally:
         await checker.aclose()
 

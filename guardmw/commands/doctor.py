@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 import typer
@@ -29,7 +28,7 @@ def doctor(
 
     Exits 0 when all is well, 1 when an examination failed, 2 when the examination could not run.
     """
-    results = asyncio.run(examine(Patient(policy, guard)))
+    results = examine(Patient(policy, guard))
     failed = sum(result.health == "failed" for result in results)
     if as_json:
         print_json({"healthy": not failed, "results": [_as_dict(result) for result in results]})

@@ -9,6 +9,7 @@ import typer
 
 from guardmw.commands._output import COULD_NOT_RUN, FINE, FOUND, print_json, printable
 from guardmw.errors import PolicyError
+from guardmw.types import SURFACES, Surface
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -165,9 +166,15 @@ def _categories(policy: Policy) -> RenderableType:
     table = _table("category", "action", "asks above", "acts above", "precedents", "surfaces")
     for category in policy.categories:
         ask, act = policy.thresholds(category)
-        surfaces = "all" if len(category.surfaces) == 5 else ", ".join(category.surfaces)
         asks = f"{ask:.2f}" if ask < act else "-"
-        table.add_row(category.id, category.action, asks, f"{act:.2f}", str(len(category.precedents)), surfaces)
+        table.add_row(
+            category.id,
+            category.action,
+            asks,
+            f"{act:.2f}",
+            str(len(category.precedents)),
+            _surfaces(category.surfaces),
+        )
     return table
 
 
@@ -176,9 +183,9 @@ def _detectors(policy: Policy) -> list[RenderableType]:
     detectors = policy.detectors
     for name, one in (("pii", detectors.pii), ("secrets", detectors.secrets)):
         if one:
-            table.add_row(name, one.action, ", ".join(one.entities), ", ".join(one.surfaces))
+            table.add_row(name, one.action, ", ".join(one.entities), _surfaces(one.surfaces))
     for pattern in detectors.patterns:
-        table.add_row(pattern.id, pattern.action, _text(pattern.pattern), ", ".join(pattern.surfaces))
+        table.add_row(pattern.id, pattern.action, _text(pattern.pattern), _surfaces(pattern.surfaces))
     return ["", table] if table.row_count else []
 
 
@@ -187,16 +194,34 @@ def _tools(policy: Policy) -> list[RenderableType]:
     for rule in policy.tools.rules:
         table.add_row(_text(rule.tool), rule.action, _text(", ".join(rule.args)), rule.otherwise if rule.args else "")
     table.add_row("[dim]any other[/]", policy.tools.default, "", "")
+    return ["", table, *_sequences(policy)]
+
+
+def _sequences(policy: Policy) -> list[RenderableType]:
+    table = _table("sequence", "denies a call that breaks")
     for sequence in policy.tools.sequences:
         form = sequence.model_dump(exclude={"name"}, exclude_none=True)
-        table.add_row(_text(sequence.name), "sequence", _text(", ".join(f"{k} {v}" for k, v in form.items())), "deny")
-    return ["", table]
+        table.add_row(_text(sequence.name), _text(", ".join(f"{key} {value}" for key, value in form.items())))
+    return ["", table] if table.row_count else []
+
+
+def _surfaces(surfaces: tuple[Surface, ...]) -> str:
+    missing = [surface for surface in SURFACES if surface not in surfaces]
+    match len(missing):
+        case 0:
+            return "all"
+        case 1:
+            return f"all but {missing[0]}"
+        case _:
+            return ", ".join(surfaces)
 
 
 def _table(*columns: str) -> Table:
     from rich.table import Table
 
-    return Table(*columns, box=None, header_style="dim", show_header=any(columns), pad_edge=False)
+    table = Table(*columns, box=None, header_style="dim", show_header=any(columns), pad_edge=False)
+    table.columns[0].no_wrap = True
+    return table
 
 
 def _text(value: str) -> RenderableType:

@@ -137,7 +137,7 @@ class CategoryVectors:
         """For each category the highest logit over `windows`."""
         import numpy as np
 
-        content = model.encode(windows)
+        content = model.encoder.encode(windows)
         logits = model.score(
             content=content,
             categories=self.categories,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Raw, Part = TypeVar("Raw"), TypeVar("Part")
 
-__all__ = ["MANIFEST", "Manifest", "Model", "WeightFile", "load_model", "sha256"]
+__all__ = ["MANIFEST", "Manifest", "Model", "TextEncoder", "WeightFile", "Windows", "load_model", "sha256"]
 
 MANIFEST = "manifest.json"
 BATCH = 8
@@ -78,28 +78,36 @@ class Manifest(_Frozen):
     figures: dict[str, Any] = {}
 
 
+class TextEncoder:
+    """Windows of word pieces to unit vectors. Safe to call from many threads."""
+
+    def __init__(self, weights: bytes, words: WordPiece, threads: int) -> None:
+        self.words = words
+        self._session = _session(weights, threads)
+
+    def encode(self, windows: Sequence[Sequence[int]]) -> Vectors:
+        """One row per window of piece ids (given without ``[CLS]`` and ``[SEP]``)."""
+        import numpy as np
+
+        ids = np.full((len(windows), max(map(len, windows)) + 2), self.words.pad, dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for row, window in enumerate(windows):
+            ids[row, : len(window) + 2] = [self.words.start, *window, self.words.end]
+            mask[row, : len(window) + 2] = 1
+        vectors: Vectors = self._session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+        return vectors
+
+
 class Model:
     """Verified weights, ready to run; shared by every guard that uses the same folder. Safe to call from many threads."""
 
     def __init__(self, manifest: Manifest, files: dict[WeightFile, bytes], folder: Path, threads: int) -> None:
         self.manifest = manifest
         self.words = _build(WordPiece, files["vocab.txt"].decode(), folder / "vocab.txt")
-        self._encoder = _build(lambda weights: _session(weights, threads), files["encoder.onnx"], folder / "encoder.onnx")
+        self.encoder = _build(
+            lambda weights: TextEncoder(weights, self.words, threads), files["encoder.onnx"], folder / "encoder.onnx"
+        )
         self._head = _build(lambda weights: _session(weights, threads), files["head.onnx"], folder / "head.onnx")
-
-    def encode(self, windows: Sequence[Sequence[int]]) -> Vectors:
-        """Unit vectors, one row per window of piece ids (without ``[CLS]`` and ``[SEP]``)."""
-        import numpy as np
-
-        longest = max(map(len, windows)) + 2
-        ids = np.full((len(windows), longest), self.words.pad, dtype=np.int64)
-        mask = np.zeros_like(ids)
-        for row, window in enumerate(windows):
-            framed = [self.words.start, *window, self.words.end]
-            ids[row, : len(framed)] = framed
-            mask[row, : len(framed)] = 1
-        vectors: Vectors = self._encoder.run(None, {"input_ids": ids, "attention_mask": mask})[0]
-        return vectors
 
     def encode_texts(self, texts: Iterable[str]) -> Vectors:
         """Unit vectors, one row per text; each text is read up to the first window's end."""
@@ -107,7 +115,7 @@ class Model:
 
         limit = self.manifest.windows.size - 2
         windows = [self.words.ids(text)[:limit] for text in texts]
-        batches = [self.encode(windows[start : start + BATCH]) for start in range(0, len(windows), BATCH)]
+        batches = [self.encoder.encode(windows[start : start + BATCH]) for start in range(0, len(windows), BATCH)]
         return np.concatenate(batches) if batches else np.zeros((0, self.manifest.dimensions), dtype=np.float32)
 
     def score(self, **inputs: Vectors) -> Vectors:

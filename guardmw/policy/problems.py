@@ -63,7 +63,8 @@ def _words(finding: dict[str, Any], path: Path) -> tuple[str, str]:
     match finding["type"]:
         case "extra_forbidden":
             known = list(_model_at(path[:-1]).model_fields)
-            return f"unknown key {key!r}", nearest(key, known, f"Known here: {', '.join(known)}.")
+            comma = " If it belongs to the text before it, put that text in quotes." if found is None else ""
+            return f"unknown key {key!r}", nearest(key, known, f"Known here: {', '.join(known)}.{comma}")
         case "missing":
             return f"the key {key!r} is missing", "Add it."
         case "literal_error":

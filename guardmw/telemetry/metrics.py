@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
-from opentelemetry.metrics import Meter
+from opentelemetry.metrics import Histogram, Meter
 
 from guardmw.telemetry import names
 from guardmw.telemetry.scope import meter
@@ -24,7 +24,7 @@ class Instruments:
     """The instruments of one meter, made on first use."""
 
     def __init__(self, meter: Meter) -> None:
-        def seconds(name: str, description: str):  # type: ignore[no-untyped-def]
+        def seconds(name: str, description: str) -> Histogram:
             return meter.create_histogram(
                 name, "s", description, explicit_bucket_boundaries_advisory=list(DURATION_BUCKETS_S)
             )

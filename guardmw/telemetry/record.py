@@ -16,17 +16,16 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_
 
 from guardmw.errors import GuardError
 from guardmw.policy.schema import Policy
+from guardmw.telemetry import attributes as attrs
 from guardmw.telemetry import content, names
 from guardmw.telemetry.events import emit_event, events_wanted
 from guardmw.telemetry.findings import mattering, worst
 from guardmw.telemetry.metrics import instruments
 from guardmw.telemetry.scope import tracer
-from guardmw.types import Action, Check, Decision, Finding, Verdict
+from guardmw.types import Action, Check, Decision, Finding
 
 if TYPE_CHECKING:
-    from opentelemetry.util.types import AttributeValue
-
-    Attributes = dict[str, AttributeValue]
+    from guardmw.telemetry.attributes import Attributes
 
 _NANOSECONDS = 1_000_000_000
 
@@ -78,8 +77,7 @@ class CheckSpan(_Timed):
     """The span ``apply_guardrail {guard}`` of one check. Call `end` or `cancel`; what comes second is ignored."""
 
     def __init__(self, check: Check, policy: Policy, guard_name: str, parent: Context | None) -> None:
-        attributes = _check_attributes(check, policy, guard_name)
-        super().__init__(f"{names.APPLY_GUARDRAIL} {guard_name}", attributes, parent)
+        super().__init__(f"{names.APPLY_GUARDRAIL} {guard_name}", attrs.of_check(check, policy, guard_name), parent)
         self._policy = policy
         self._meters = instruments()
         self._active = names.emitted_keys({names.SOURCE: names.SOURCES[check.surface]})
@@ -112,9 +110,9 @@ class CheckSpan(_Timed):
 
     def _describe(self, decision: Decision, found: tuple[Finding, ...]) -> None:
         self._set(
-            _result_attributes(decision)
-            | _finding_attributes(decision, worst(found))
-            | _verdict_attributes(decision.verdict, found)
+            attrs.of_result(decision)
+            | attrs.of_finding(decision, worst(found))
+            | attrs.of_verdict(decision.verdict, found)
             | content.described(decision.check)
             | content.on_span(decision)
         )
@@ -134,7 +132,8 @@ class CheckSpan(_Timed):
         }
         if verdict.error is not None:
             labels[names.ERROR_TYPE] = verdict.error
-            self._measure_fallback(decision, verdict.error)
+        if failure := verdict.error or verdict.fell_back:
+            self._measure_fallback(decision, failure)
         meters.checks_active.add(-1, self._active, exemplar)
         meters.check_duration.record(duration_s, names.emitted_keys(labels), exemplar)
         if verdict.guard and check.stream_id is None:  # the texts of streams only grow: they are not looked up
@@ -150,15 +149,15 @@ class CheckSpan(_Timed):
             names.AGENT_NAME: decision.check.agent,
             names.SOURCE: names.SOURCES[surface],
             names.ERROR_TYPE: error_type,
-            names.FALLBACK: getattr(self._policy.on_guard_error, surface),
+            names.FALLBACK: attrs.fallback(decision, self._policy),
         }
         self._meters.fallbacks.add(1, names.emitted_keys(labels), self._exemplar())
 
     def _emit(self, decision: Decision, found: tuple[Finding, ...]) -> None:
-        common = _event_attributes(decision, self._policy) | _result_attributes(decision) | content.on_event(decision)
+        common = attrs.of_event(decision, self._policy) | attrs.of_result(decision) | content.on_event(decision)
         warn = names.effect(decision) != "allow"
         for finding in found:
-            own: Attributes = _finding_attributes(decision, finding) | {names.RISK_SCORE: finding.probability}
+            own: Attributes = attrs.of_finding(decision, finding) | {names.RISK_SCORE: finding.probability}
             emit_event(names.emitted(names.RESULT_EVENT), names.emitted_keys(common | own), self._exemplar(), warn=warn)
 
 
@@ -229,66 +228,3 @@ class StreamSpan(_Timed):
         if first_release_delay_s is not None:
             labels = names.emitted_keys({names.AGENT_NAME: self._agent, names.POLICY_ID: self._policy.id})
             meters.first_release_delay.record(first_release_delay_s, labels, exemplar)
-
-
-def _check_attributes(check: Check, policy: Policy, guard_name: str) -> Attributes:
-    attributes: Attributes = {
-        names.OPERATION_NAME: names.APPLY_GUARDRAIL,
-        names.COMPONENT_NAME: guard_name,
-        names.POLICY_ID: policy.id,
-        names.POLICY_VERSION: policy.hash,
-        names.SOURCE: names.SOURCES[check.surface],
-        names.SURFACE: check.surface,
-        names.AGENT_NAME: check.agent,
-        names.CHECK_ID: check.id,
-        names.SPAN_KIND: names.SPAN_KIND_GUARDRAIL,
-    }
-    if check.stream_id is not None:
-        attributes |= {names.STREAM_ID: check.stream_id, names.STREAM_OFFSET: check.offset_chars}
-    return attributes
-
-
-def _event_attributes(decision: Decision, policy: Policy) -> Attributes:
-    check = decision.check
-    return {
-        names.COMPONENT_NAME: decision.verdict.guard,
-        names.POLICY_ID: policy.id,
-        names.POLICY_VERSION: policy.hash,
-        names.SOURCE: names.SOURCES[check.surface],
-        names.AGENT_NAME: check.agent,
-        names.CHECK_ID: check.id,
-    }
-
-
-def _result_attributes(decision: Decision) -> Attributes:
-    return {
-        names.RESULT_TYPE: names.RESULT_TYPE_VERDICT,
-        names.RESULT_VALUE: names.RESULTS[decision.action],
-        names.ACTION: names.effect(decision),
-        names.MODE: decision.mode,
-    }
-
-
-def _verdict_attributes(verdict: Verdict, found: tuple[Finding, ...]) -> Attributes:
-    tokens = verdict.tokens
-    attributes: Attributes = {names.CACHE_HIT: verdict.cached, names.COMPONENT_VERSION: verdict.guard_version}
-    if tokens.prompt:  # the SDK takes 2 µs for every attribute; guards without a language model count no tokens
-        attributes[names.TOKENS_PROMPT] = tokens.prompt
-        attributes[names.TOKENS_CACHED] = tokens.cached
-        attributes[names.TOKENS_COMPLETION] = tokens.completion
-    if highest := worst(found or verdict.findings):
-        attributes[names.RISK_SCORE] = highest.probability
-    return attributes
-
-
-def _finding_attributes(decision: Decision, finding: Finding | None) -> Attributes:
-    """Category, rule and reason. The reason is put together here and is not `decision.why`: conventions want it low
-    in cardinality and free of the user's text."""
-    error = decision.verdict.error
-    if finding is None:
-        return {names.RESULT_REASON: f"guard failed: {error}"} if error else {}
-    return {
-        names.RISK_CATEGORY: finding.category,
-        names.POLICY_RULE_ID: finding.category if finding.source.startswith("guard:") else finding.source,
-        names.RESULT_REASON: f"{finding.source} found {finding.category}",
-    }

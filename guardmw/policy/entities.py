@@ -1,0 +1,160 @@
+"""Detectors of personal data. Validity (check digits, allotted ranges) is `stdnum`'s and `phonenumbers`' business."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from typing import assert_never
+
+from guardmw.policy.detector import Detector, Span, context_before, whole
+from guardmw.policy.national_ids import national_id_detector
+from guardmw.policy.phone import phone_detector
+from guardmw.policy.schema import PiiDetector, PiiEntity
+
+MANY_DIGITS = re.compile(r"\d(?:[ .\-/()]{0,2}\d){6}", re.ASCII)
+
+_EMAIL = re.compile(
+    r"(?<![A-Za-z0-9_])[A-Za-z0-9_](?:[A-Za-z0-9._%+'&-]{0,62}[A-Za-z0-9_+-])?"
+    r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}(?:xn--[A-Za-z0-9-]{2,59}|[A-Za-z]{2,24})"
+    r"(?![A-Za-z0-9]|[-_][A-Za-z0-9])"
+)
+_NOT_EMAIL = re.compile(r"git@|.*@\dx\.", re.IGNORECASE)
+
+_CARD = re.compile(r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)", re.ASCII)
+_CARD_LENGTHS = (
+    (re.compile(r"4"), (16, 13, 19)),
+    (re.compile(r"5[1-5]|22[2-9]|2[3-6]|27[01]|2720"), (16,)),
+    (re.compile(r"3[47]|1800|2131"), (15,)),
+    (re.compile(r"3(?:0[0-5]|[689])"), (14, 16)),
+    (re.compile(r"6(?:011|4[4-9]|5)"), (16, 19)),
+    (re.compile(r"35|220[0-4]"), (16,)),
+    (re.compile(r"62"), (16, 17, 18, 19)),
+    (re.compile(r"50(?:18|20|38)|5893|6304|6759|676[1-3]"), (16, 13, 14, 15, 17, 18, 19)),
+)
+
+_IBAN = re.compile(
+    r"(?<![A-Za-z0-9])(?:[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}|[a-z]{2}\d{2}[a-z0-9]{11,30})(?![a-z0-9])", re.ASCII
+)
+_IBAN_LENGTHS = range(34, 14, -1)
+
+_SSN = re.compile(r"(?<![\w-])(?:\d{3}-\d{2}-\d{4}|\d{3} \d{2} \d{4}|\d{9})(?![\w]|-\d)", re.ASCII)
+_SSN_CONTEXT = re.compile(r"ssn|social.?security|soc\.? ?sec", re.IGNORECASE)
+
+_IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)", re.ASCII)
+_IPV6 = re.compile(
+    r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:(?:\d{1,3}\.){3}\d{1,3}|[0-9A-Fa-f]{1,4})?(?![\w:]|\.\d)", re.ASCII
+)
+_VERSION_CONTEXT = re.compile(r"(?:version|release|build|ver\.?|v\.?)\s{0,2}$", re.IGNORECASE)
+
+_MAC = re.compile(
+    r"(?<![\w:-])(?:[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{2}(?:-[0-9A-Fa-f]{2}){5}"
+    r"|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4})(?![\w]|[:-]\w)",
+    re.ASCII,
+)
+
+_BITCOIN = re.compile(
+    r"(?<![A-Za-z0-9])(?:[13][1-9A-HJ-NP-Za-km-z]{25,34}|bc1[ac-hj-np-z02-9]{11,71}|BC1[AC-HJ-NP-Z02-9]{11,71})"
+    r"(?![A-Za-z0-9])"
+)
+_BITCOIN_GATE = re.compile(r"[13][1-9A-HJ-NP-Za-km-z]{25}|(?:bc|BC)1")
+_ETHEREUM = re.compile(r"(?<![A-Za-z0-9])0x[0-9A-Fa-f]{40}(?![A-Za-z0-9])")
+
+
+def pii_detectors(config: PiiDetector) -> list[Detector]:
+    """The detectors of `config.entities`, in that order."""
+    return [detector for entity in config.entities for detector in _detectors(entity, config.phone_region)]
+
+
+def _detectors(entity: PiiEntity, region: str) -> Iterator[Detector]:
+    match entity:
+        case "email":
+            yield Detector(entity, _EMAIL, _email, hints=("@",), max_chars=1024)
+        case "phone":
+            yield phone_detector(region)
+        case "credit_card":
+            yield Detector(entity, _CARD, _card, gate=MANY_DIGITS)
+        case "iban":
+            yield Detector(entity, _IBAN, _iban)
+        case "us_ssn":
+            yield Detector(entity, _SSN, _ssn, gate=MANY_DIGITS)
+        case "national_id":
+            yield national_id_detector()
+        case "ip_address":
+            yield Detector(entity, _IPV4, _ip, hints=(".",))
+            yield Detector(entity, _IPV6, _ip, hints=(":",))
+        case "mac_address":
+            yield Detector(entity, _MAC, _mac)
+        case "crypto_wallet":
+            yield Detector(entity, _BITCOIN, _bitcoin, gate=_BITCOIN_GATE)
+            yield Detector(entity, _ETHEREUM, hints=("0x",))
+        case _:
+            assert_never(entity)
+
+
+def _email(match: re.Match[str]) -> Span | None:
+    """Not `git@host` of clone addresses, nor `icon@2x.png`."""
+    return None if _NOT_EMAIL.match(match[0]) else match.span()
+
+
+def _card(match: re.Match[str]) -> Span | None:
+    """A card number of a known issuer's length that ends with one of the digit groups; what follows may be a code."""
+    from stdnum import luhn
+
+    ends = [i + 1 for i, character in enumerate(match[0]) if character.isdigit()]
+    digits = re.sub(r"\D", "", match[0])
+    for issuer, lengths in _CARD_LENGTHS:
+        if not issuer.match(digits):
+            continue
+        for length in lengths:
+            if length > len(digits) or not luhn.is_valid(digits[:length]):
+                continue
+            if length == len(digits) or ends[length] > ends[length - 1] + 1:
+                return match.start(), match.start() + ends[length - 1]
+    return None
+
+
+def _iban(match: re.Match[str]) -> Span | None:
+    """The longest valid IBAN at the start; upper-case words may follow it."""
+    from stdnum import iban
+
+    text = match[0]
+    ends = [i + 1 for i, character in enumerate(text) if character != " "]
+    for length in _IBAN_LENGTHS:
+        if length <= len(ends):
+            end = ends[length - 1]
+            if (end == len(text) or text[end] == " ") and iban.is_valid(text[:end]):
+                return match.start(), match.start() + end
+    return None
+
+
+def _ssn(match: re.Match[str]) -> Span | None:
+    from stdnum.us import ssn
+
+    told = _SSN_CONTEXT.search(context_before(match)) is not None
+    separated = not match[0].isdigit()
+    return match.span() if told or (separated and ssn.is_valid(match[0].replace(" ", "-"))) else None
+
+
+def _ip(match: re.Match[str]) -> Span | None:
+    """Addresses that could be someone's: not versions, loopback or unspecified ones, nor names such as ``a::b``."""
+    try:
+        address = ipaddress.ip_address(match[0])
+    except ValueError:
+        return None
+    if address.is_loopback or address.is_unspecified or match[0].startswith("255."):
+        return None
+    if address.version == 6 and not any(character.isdigit() for character in match[0]):
+        return None
+    return None if _VERSION_CONTEXT.search(context_before(match)) else match.span()
+
+
+def _mac(match: re.Match[str]) -> Span | None:
+    digits = set(re.sub(r"[:.-]", "", match[0]).lower())
+    return None if digits in ({"0"}, {"f"}) else whole(match)
+
+
+def _bitcoin(match: re.Match[str]) -> Span | None:
+    from stdnum import bitcoin
+
+    return match.span() if bitcoin.is_valid(match[0]) else None
