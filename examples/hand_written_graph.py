@@ -12,7 +12,7 @@ from guardmw_langgraph import guard_model
 recorder = MemoryRecorder()
 model = guard_model(
     ScriptedChatModel(["Index funds spread risk over many companies. Put all your savings into ACME, it will double."]),
-    "support",
+    "finance",
     guard=FakeGuard(unsafe="ACME"),  # a guard with known answers; leave it out for the embedded one
     recorder=recorder,
 )

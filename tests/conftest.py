@@ -51,6 +51,14 @@ def _blocked_loop_fails() -> Iterator[BlockBuster]:
         yield detector
 
 
+@pytest.fixture
+def blocking_allowed(_blocked_loop_fails: BlockBuster) -> Iterator[None]:
+    """For tests whose caller blocks the event loop knowingly."""
+    _blocked_loop_fails.deactivate()
+    yield
+    _blocked_loop_fails.activate()
+
+
 @pytest.fixture(autouse=True)
 def _fresh_telemetry_context() -> Iterator[None]:
     """Every test starts without a current span, and fails when a span was detached in the wrong context."""

@@ -104,8 +104,12 @@ CLEAN = "Of  course.\n\nHere is   what you asked for:\t42 — ünïcödé \U0001
 
 SCENARIOS = [
     Scenario("clean", [CLEAN], CLEAN, leak="\0never", exactly=CLEAN),
-    Scenario("violation", [f"Well, let me think about it for a while. The word is {FORBIDDEN} and so on."], REPLACEMENT),
-    Scenario("violation at the end", [f"Well, let me think about it for a while. The word is {FORBIDDEN}"], REPLACEMENT),
+    Scenario(
+        "violation", [f"Well, let me think about it for a while. The word is {FORBIDDEN} and so on."], REPLACEMENT
+    ),
+    Scenario(
+        "violation at the end", [f"Well, let me think about it for a while. The word is {FORBIDDEN}"], REPLACEMENT
+    ),
     Scenario("violation split", [["Well, the word is X", "Y", "ZZ", "Y", " and more"]], REPLACEMENT),
     Scenario(
         "pii split",
@@ -127,7 +131,12 @@ SCENARIOS = [
         UNAVAILABLE,
         guard=lambda: FakeGuard(FORBIDDEN, fail="error", fail_after=1),
     ),
-    Scenario("guard talks garbage", [f"{FORBIDDEN} it is"], UNAVAILABLE, guard=lambda: FakeGuard(fail="garbage", fail_after=1)),
+    Scenario(
+        "guard talks garbage",
+        [f"{FORBIDDEN} it is"],
+        UNAVAILABLE,
+        guard=lambda: FakeGuard(fail="garbage", fail_after=1),
+    ),
 ]
 
 Consume = Callable[[Any, Any, Any], Awaitable[list[Any]]]

@@ -122,7 +122,9 @@ async def test_empty_text_needs_no_guard_and_is_recorded() -> None:
     assert len(recorder.decisions) == checker.checks == 2
 
 
-@pytest.mark.parametrize("content", ["\ud800 lone", "nul \0 and bell \a", "zero\u200bwidth", "e\u0301" * 50, "\U0001f600"])
+@pytest.mark.parametrize(
+    "content", ["\ud800 lone", "nul \0 and bell \a", "zero\u200bwidth", "e\u0301" * 50, "\U0001f600"]
+)
 async def test_odd_text_is_judged_like_any_other(content: str) -> None:
     guard = FakeGuard(lambda _: 0.9)
     rules = policy(detectors={"pii": {}, "secrets": {}})

@@ -1,7 +1,7 @@
 """README and docs keep their word: code runs, policies load, commands print what is shown, links lead somewhere.
 
-Blocks of one file share a folder and a namespace, top to bottom. A YAML block whose first line is `# name.yaml` is
-written into that folder, so that the blocks below it can load it. In a console block, each line after a command must
+Blocks of one file share a folder and a namespace, top to bottom. A YAML block is a policy; it is written into that
+folder as `<its id>.yaml`, so that the blocks below it can load it. In a console block, each line after a command must
 occur in what it prints; a line holding `...` stands for anything.
 """
 
@@ -28,7 +28,7 @@ PAGES = [page for folder in FOLDERS for page in sorted(folder.glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TEST = re.compile(r"(tests/\w+\.py)::(\w+)")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
-FILE_NAME = re.compile(r"# ([\w-]+\.yaml)$", re.MULTILINE)
+POLICY_ID = re.compile(r"^id: ([\w-]+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,11 @@ def run_python(block: Block, page: Path, namespace: dict[str, Any]) -> None:
 
 
 def load_policy(block: Block, folder: Path) -> None:
-    name = FILE_NAME.match(block.code)
-    assert name is not None, f"line {block.line}: begin the block with `# name.yaml`"
-    (folder / name[1]).write_text(block.code)
-    load_policies(folder / name[1])
+    policy_id = POLICY_ID.search(block.code)
+    assert policy_id is not None, f"line {block.line}: a policy has an id"
+    file = folder / f"{policy_id[1]}.yaml"
+    file.write_text(block.code)
+    load_policies(file)
 
 
 def run_commands(block: Block, folder: Path) -> None:

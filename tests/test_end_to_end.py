@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessageChunk, HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-from guardmw import Check, Checker
+from guardmw import Check, Checker, load_policies
 from guardmw.testing import FakeGuard, ScriptedChatModel
 from guardmw.traces.record import MemoryRecorder
 from guardmw_langgraph import GuardMiddleware
@@ -60,7 +60,8 @@ async def test_nothing_unchecked_is_in_the_database(tmp_path: Path) -> None:
         agent = create_agent(model, middleware=[middleware], checkpointer=checkpoints)
         await agent.ainvoke(question("Which card did I use?"), THREAD)
         answer = await agent.ainvoke(question("And what should I buy?"), THREAD)
-    assert "I can't help with that." in answer["messages"][-1].text
+    assert "ACME" not in answer["messages"][-1].text
+    assert answer["messages"][-1].text.endswith(load_policies("support").policies["support"].messages.blocked)
     bytes_on_disk = stored(database)
     assert b"[CREDIT_CARD]" in bytes_on_disk
     assert CARD.encode() not in bytes_on_disk

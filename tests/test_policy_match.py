@@ -159,7 +159,7 @@ class TestReload:
         assert policies.last_error is None
         assert policies.for_agent("bank").strictness == 0.8
 
-    def test_a_bad_file_is_not_read_again_until_it_changes(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_bad_file_is_not_read_again_until_it_changes(self, file: Path) -> None:
         policies = load_policies(file)
         self.write(file, "id: [", age_s=8)
         policies.reload()

@@ -6,7 +6,7 @@ Time is virtual: a deadline of seconds costs nothing, and every run is exactly r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -48,7 +48,7 @@ def policy(
 class Source:
     """Deltas with pauses before them; knows whether and when it was closed."""
 
-    deltas: list[tuple[Text | Opaque, float]]
+    deltas: Sequence[tuple[Text | Opaque, float]]
     fails: bool = False
     closed_at_s: float | None = None
     given: int = 0
@@ -170,9 +170,7 @@ def _order(items: list[Any]) -> list[Any]:
 
 
 @given(sources(forbidden=True), LATENCIES_S, PAUSES_S)
-def test_nothing_forbidden_is_shown_and_the_source_is_closed(
-    source: Source, latency_s: float, pause_s: float
-) -> None:
+def test_nothing_forbidden_is_shown_and_the_source_is_closed(source: Source, latency_s: float, pause_s: float) -> None:
     """I1, I5: in hold mode the marker never appears, nothing follows the block, upstream is closed at once."""
     seen = run(source, FakeGuard(MARKER, latency_s=latency_s), policy(), pause_s=pause_s)
     assert seen.blocked is not None

@@ -15,7 +15,9 @@ from guardmw.types import Redaction
 PLAIN = Policy(id="plain")
 PII = Policy.model_validate({"id": "pii", "detectors": {"pii": {"entities": ["email", "credit_card"]}}})
 WORDS = st.text(st.sampled_from("ab .,\n\t\u00e9\U0001f600\u200b"), max_size=40)
-PIECES = st.one_of(WORDS, st.sampled_from(["me@example.com", "me@exam", "ple.com ", "4111 1111 ", "1111 1111", "@", "4"]))
+PIECES = st.one_of(
+    WORDS, st.sampled_from(["me@example.com", "me@exam", "ple.com ", "4111 1111 ", "1111 1111", "@", "4"])
+)
 
 
 def window(

@@ -51,7 +51,7 @@ def values(spans: Sequence[ReadableSpan], name: str) -> list[Any]:
 
 async def source(*deltas: str) -> AsyncIterator[Text]:
     for delta in deltas:
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.002)
         yield Text("output", delta)
 
 
@@ -89,7 +89,7 @@ async def test_a_guard_that_fails_makes_an_error_of_the_check_only(collected: Co
 
 
 async def test_a_stream_over_its_checks(collected: CollectedSpans) -> None:
-    checker = Checker(POLICY, guard=FakeGuard(unsafe=MARKER, latency_s=0.001))
+    checker = Checker(POLICY, guard=FakeGuard(unsafe=MARKER))
     texts = [*[SAFE] * 20, f"and {MARKER}. ", *[SAFE] * 20]
     async with aclosing(guard_stream(source(*texts), checker, POLICY, agent="shop")) as stream:
         items = [item async for item in stream]
@@ -119,7 +119,7 @@ async def test_a_stream_closed_in_its_middle_by_another_task(
     assert "detach" not in caplog.text
     (stream_span,) = [span for span in collected.spans if span.name == "guard_stream shop"]
     assert stream_span.status.status_code is StatusCode.UNSET
-    assert values([stream_span], "guardmw.cancelled") == [True]
+    assert values([stream_span], "guardmw.stream.chars_out")[0] < 50 * len(SAFE)
 
 
 @pytest.mark.parametrize("how", ["ainvoke", "messages", "values", "events"])

@@ -76,8 +76,9 @@ class Answer:
         deltas = list(self._kwargs(message.additional_kwargs))
         for block in [content] if isinstance(content, str) else content:
             deltas += self._string(block) if isinstance(block, str) else self._block(block)
-        if message.tool_call_chunks:
-            self._hold(tool_call_chunks=message.tool_call_chunks)
+        spelled = {key: value for key, value in message.additional_kwargs.items() if key in _CALL_KWARGS}
+        if message.tool_call_chunks or spelled:  # together: alone, LangChain would read each as a call of its own
+            self._hold(tool_call_chunks=message.tool_call_chunks, additional_kwargs=spelled)
         return deltas
 
     def render(self, item: Released | Opaque) -> Iterator[ChatGenerationChunk]:
@@ -157,7 +158,9 @@ class Answer:
         for key, value in kwargs.items():
             if key in _TEXT_KWARGS and isinstance(value, str):
                 yield from self._text(_TEXT_KWARGS[key], Slot("kwarg", key, in_list=self._in_list), value)
-            elif key in _CALL_KWARGS or any(readable(value, key)):
+            elif key in _CALL_KWARGS:
+                continue
+            elif any(readable(value, key)):
                 self._hold(additional_kwargs={key: value})
             else:
                 yield Opaque({"content": self._nothing(), "additional_kwargs": {key: value}})

@@ -31,7 +31,7 @@ class ScriptedChatModel(BaseChatModel):
 
     A turn is a text, streamed word by word, or a list of deltas: texts, tool calls (``{"name": ..., "args": {...}}``,
     ``id`` optional; their arguments arrive in several chunks), AIMessageChunks as they are, and exceptions, which are
-    raised when their place is reached. The last chunk of an answer carries ``finish_reason``.
+    raised when their place is reached. Unless the last one is marked so, a chunk with ``finish_reason`` is added.
 
     `calls` counts the answers begun, `emitted` the deltas given out, `closed` the streams that were closed or
     cancelled before their end, and `prompts` lists the messages of every call; copies made by `bind` share them.
@@ -159,7 +159,14 @@ def _chunks(turn: Turn) -> list[AIMessageChunk | Exception]:
             tool_calls += 1
         else:
             chunks.append(AIMessageChunk(content=part) if isinstance(part, str) else part)
-    return [*chunks, _last("tool_calls" if tool_calls else "stop")]
+    if isinstance(turn, str) or not _ends(chunks):
+        chunks.append(_last("tool_calls" if tool_calls else "stop"))
+    return chunks
+
+
+def _ends(chunks: list[AIMessageChunk | Exception]) -> bool:
+    last = chunks[-1] if chunks else None
+    return isinstance(last, Exception) or (last is not None and last.chunk_position == "last")
 
 
 def _tool_call(call: dict[str, Any], index: int) -> list[AIMessageChunk | Exception]:

@@ -163,18 +163,11 @@ def _facts(policy: Policy) -> RenderableType:
 
 
 def _categories(policy: Policy) -> RenderableType:
-    table = _table("category", "action", "asks above", "acts above", "precedents", "surfaces")
+    table = _table("category", "action", "above", "surfaces")
     for category in policy.categories:
         ask, act = policy.thresholds(category)
-        asks = f"{ask:.2f}" if ask < act else "-"
-        table.add_row(
-            category.id,
-            category.action,
-            asks,
-            f"{act:.2f}",
-            str(len(category.precedents)),
-            _surfaces(category.surfaces),
-        )
+        above = f"{act:.2f}" if ask == act else f"{act:.2f}, asks {ask:.2f}"
+        table.add_row(category.id, category.action, above, _surfaces(category.surfaces))
     return table
 
 

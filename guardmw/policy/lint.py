@@ -141,8 +141,11 @@ def _anchored(pattern: str) -> bool:
 def _contradicting_sequences(policy: Policy) -> Remarks:
     sequences = policy.tools.sequences
     for rule in sequences:
-        if message := _impossible(rule, policy):
-            yield f"tools.sequences.{rule.name}", message, "error"
+        if rule.at_most == 0:
+            message = f"{rule.tool} may never be called: `action: deny` says so more plainly"
+            yield f"tools.sequences.{rule.name}", message, "warning"
+        if why := _impossible(rule, policy):
+            yield f"tools.sequences.{rule.name}", why, "error"
     for needs in (rule for rule in sequences if rule.before and rule.require):
         for bars in (rule for rule in sequences if rule.after and rule.never):
             if _covers(bars.never, needs.before) and _covers(bars.after, needs.require):
@@ -153,8 +156,6 @@ def _contradicting_sequences(policy: Policy) -> Remarks:
 
 
 def _impossible(rule: SequenceRule, policy: Policy) -> str | None:
-    if rule.at_most == 0:
-        return f"{rule.tool} may never be called: `action: deny` says so more plainly"
     if rule.before and _covers(rule.before, rule.require):
         return f"{rule.before} needs itself first: it never runs"
     if rule.require and _denied(rule.require, policy):

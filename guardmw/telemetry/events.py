@@ -17,14 +17,14 @@ from guardmw.telemetry import names
 from guardmw.telemetry.scope import PACKAGE_VERSION, logger_provider
 
 try:
-    from opentelemetry._logs import LogRecord, SeverityNumber, get_logger
+    from opentelemetry._logs import Logger, SeverityNumber, get_logger
 except ImportError:
     USABLE = False
 else:
-    USABLE = "event_name" in signature(LogRecord).parameters  # releases before 1.35 have records without names
+    USABLE = "event_name" in signature(Logger.emit).parameters  # before 1.39 the SDK can't export the API's records
 
 if TYPE_CHECKING:
-    from opentelemetry._logs import Logger, LoggerProvider
+    from opentelemetry._logs import LoggerProvider
     from opentelemetry.util.types import AttributeValue
 
 
@@ -32,7 +32,7 @@ def events_wanted(context: Context | None) -> bool:
     """Whether an event would go anywhere; asked first, since putting one together costs more than everything else."""
     if not USABLE:
         return False
-    enabled = getattr(_logger(logger_provider()), "enabled", None)  # not in every release of the API
+    enabled = getattr(_logger(logger_provider()), "enabled", None)  # loggers can be asked since 1.42
     return enabled is None or bool(enabled(context=context))
 
 
@@ -42,14 +42,13 @@ def emit_event(name: str, attributes: Mapping[str, AttributeValue], context: Con
     Call it only if `events_wanted`.
     """
     severity = SeverityNumber.WARN if warn else SeverityNumber.INFO
-    record = LogRecord(
+    _logger(logger_provider()).emit(
         event_name=name,
         context=context,
         severity_number=severity,
         severity_text=severity.name,
         attributes=dict(attributes),
     )
-    _logger(logger_provider()).emit(record)
 
 
 @lru_cache(maxsize=4)

@@ -95,8 +95,9 @@ async def converse(model: BaseChatModel, middleware: GuardMiddleware, watch: Wat
         middleware=[middleware],
         name=AGENT,
     )
-    question = {"messages": [{"role": "user", "content": watch.user}]}
-    async with aclosing(agent.astream(question, stream_mode=["messages", "updates"])) as events:
+    question: Any = {"messages": [{"role": "user", "content": watch.user}]}
+    stream: Any = agent.astream(question, stream_mode=["messages", "updates"])
+    async with aclosing(stream) as events:
         async for mode, event in events:
             if mode == "messages":
                 _shown(event[0], watch)

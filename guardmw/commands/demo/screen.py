@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -81,7 +81,7 @@ def _timing(watch: Watch) -> str:
     return f"{first}, {watch.ended_s:.1f} s in all, {len(watch.judged)} checks"
 
 
-def summary(rows: list[tuple[str, str, Watch]]) -> Table:
+def summary(rows: Sequence[tuple[str, str, Watch]]) -> Table:
     """One line per scenario; `rows` are (name, expected action, run)."""
     table = Table("scenario", "expected", "action", "characters withheld", "redactions", "checks", "guard p50")
     for name, expected, watch in rows:
