@@ -3,7 +3,8 @@
     python benchmarks/install_size.py [SITE_PACKAGES] [--json]
 
 Reads the metadata of what is installed in SITE_PACKAGES (by default where this interpreter finds its packages), walks
-the requirements of both sides, and reports the difference. Sizes are those of the files on disk, compiled ones too.
+the requirements of both sides, and reports the difference. Sizes are those of the files on disk, compiled ones too; an
+editable install of guardmw has no files of its own.
 """
 
 from __future__ import annotations

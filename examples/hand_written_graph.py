@@ -2,7 +2,7 @@
 
 import asyncio
 
-from langchain_core.messages import AIMessageChunk
+from langchain_core.messages import AIMessageChunk, HumanMessage
 from langgraph.graph import END, START, MessagesState, StateGraph
 
 from guardmw.testing import FakeGuard, ScriptedChatModel
@@ -30,8 +30,8 @@ app = graph.compile()
 
 
 async def main() -> None:
-    question = {"messages": [{"role": "user", "content": "What should I do with my savings?"}]}
-    async for message, _ in app.astream(question, stream_mode="messages"):
+    question = HumanMessage("What should I do with my savings?")
+    async for message, _ in app.astream({"messages": [question]}, stream_mode="messages"):
         if isinstance(message, AIMessageChunk):
             print(message.text, end="", flush=True)
     print()

@@ -3,7 +3,7 @@
 import asyncio
 
 from langchain.agents import create_agent
-from langchain_core.messages import AIMessageChunk
+from langchain_core.messages import AIMessageChunk, HumanMessage
 
 from guardmw.testing import ScriptedChatModel
 from guardmw_langgraph import GuardMiddleware
@@ -27,8 +27,8 @@ agent = create_agent(model, [look_up_order], middleware=[GuardMiddleware("suppor
 
 
 async def main() -> None:
-    question = {"messages": [{"role": "user", "content": "Where is my order A-1042?"}]}
-    async for message, _ in agent.astream(question, stream_mode="messages"):
+    question = HumanMessage("Where is my order A-1042?")
+    async for message, _ in agent.astream({"messages": [question]}, stream_mode="messages"):
         if isinstance(message, AIMessageChunk):
             print(message.text, end="", flush=True)
     print()

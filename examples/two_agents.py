@@ -3,7 +3,7 @@
 import asyncio
 
 from langchain.agents import create_agent
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.graph import END, START, MessagesState, StateGraph
 
 from guardmw import load_policies
@@ -16,21 +16,17 @@ guard = FakeGuard()  # finds nothing: here the detectors of the two policies dec
 NOTE = "The maintainer is jane.doe@mail.example."
 
 
-def agent_called(name: str) -> object:
-    middleware = GuardMiddleware(policies, guard=guard, agent=name)
-    return create_agent(ScriptedChatModel([NOTE]), middleware=[middleware], name=name)
-
-
 graph = StateGraph(MessagesState)
 for name in ("support", "coding"):
-    graph.add_node(name, agent_called(name))
+    agent = create_agent(ScriptedChatModel([NOTE]), middleware=[GuardMiddleware(policies, guard=guard)], name=name)
+    graph.add_node(name, agent)
     graph.add_edge(START, name)
     graph.add_edge(name, END)
 app = graph.compile()
 
 
 async def main() -> None:
-    state = await app.ainvoke({"messages": [{"role": "user", "content": "Who maintains this?"}]})
+    state = await app.ainvoke({"messages": [HumanMessage("Who maintains this?")]})
     for message in state["messages"]:
         if isinstance(message, AIMessage):
             print(f"{message.name}: {message.text}")

@@ -12,7 +12,7 @@ from opentelemetry.context import Context
 
 from guardmw.errors import GuardError
 from guardmw.guard import resolve_guard
-from guardmw.guard.base import Guard
+from guardmw.guard.base import Guard, Preparing
 from guardmw.guard.cache import VerdictCache
 from guardmw.guard.resilience import GuardRunner
 from guardmw.judgement import Evidence, decide
@@ -23,7 +23,7 @@ from guardmw.policy.schema import Policy
 from guardmw.policy.tools import decide_call
 from guardmw.telemetry.record import CheckSpan
 from guardmw.traces.record import Recorder
-from guardmw.types import Check, Decision, Verdict
+from guardmw.types import SURFACES, Check, Decision, Verdict
 
 logger = logging.getLogger("guardmw.checker")
 
@@ -60,6 +60,7 @@ class Checker:
         self._runner = GuardRunner(self.guard, max_in_flight)
         self._fallback = self._fallback_runner(fallback, max_in_flight)
         self._cache = VerdictCache(cache_size)
+        self._warm_up()
 
     async def policy_for(self, agent: str) -> Policy:
         """The policy of `agent`, after a look at the files for changes. Raises UnknownAgentError."""
@@ -129,6 +130,14 @@ class Checker:
         except GuardError as second:
             logger.warning("the fallback guard failed too: %s", second)
             return failed
+
+    def _warm_up(self) -> None:
+        """Loads what the first check would otherwise wait for, with the event loop standing still."""
+        for policy in self.policies.policies.values():
+            for surface in SURFACES:
+                detectors_for(policy, surface)
+            if isinstance(self.guard, Preparing):
+                self.guard.prepare(policy)
 
     def _fallback_runner(self, fallback: Guard | str | None, max_in_flight: int) -> GuardRunner | None:
         wanted = any(

@@ -17,6 +17,7 @@ from guardmw.commands.check import check
 from guardmw.commands.demo import demo
 from guardmw.commands.doctor import doctor
 from guardmw.commands.policy import policy_app
+from guardmw.commands.train import train_app
 from guardmw.errors import GuardmwError
 
 
@@ -47,6 +48,7 @@ app.command()(check)
 app.command()(demo)
 app.command()(doctor)
 app.add_typer(policy_app, name="policy")
+app.add_typer(train_app, name="train")
 
 
 def _explain(message: str, error: Exception, *, verbose: bool) -> None:

@@ -1,9 +1,10 @@
-"""The one seam: what a policy, detectors, rules and a guard's answer come to, and that each decision is recorded once."""
+"""The one seam: what policy, detectors, rules and a guard's answer come to; each decision is recorded once."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,8 @@ async def test_shadow_decides_and_does_nothing() -> None:
 
 
 async def test_the_most_severe_action_wins() -> None:
-    rules = policy(
-        categories=[
-            {"id": name, "title": "T", "unsafe_when": "U", "action": name} for name in ("flag", "redact", "block")
-        ]
-    )
+    names = ("flag", "redact", "block")
+    rules = policy(categories=[{"id": name, "title": "T", "unsafe_when": "U", "action": name} for name in names])
 
     class Everything(FakeGuard):
         async def check(self, check: Check, policy: Policy) -> Verdict:
@@ -349,7 +347,7 @@ async def test_the_runner_lets_cancellation_through() -> None:
 def test_merged_redactions_cover_the_same_characters_in_order(spans: list[tuple[int, int]]) -> None:
     parts = [Redaction((start, start + length), f"[{index}]") for index, (start, length) in enumerate(spans)]
     merged = merge_redactions(parts)
-    assert all(one.span[1] <= other.span[0] for one, other in zip(merged, merged[1:], strict=False))
+    assert all(one.span[1] <= other.span[0] for one, other in pairwise(merged))
     covered = {at for part in parts for at in range(*part.span)}
     assert {at for part in merged for at in range(*part.span)} == covered
 

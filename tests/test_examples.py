@@ -21,7 +21,10 @@ class Expected:
 EXPECTED = {
     "quickstart.py": Expected(("Your parcel left our warehouse this morning.", "[CREDIT_CARD]"), ("4111",)),
     "hand_written_graph.py": Expected(("Index funds spread risk", "I can't help with that."), ("it will double",)),
-    "two_agents.py": Expected((), ()),
+    "two_agents.py": Expected(
+        ("support: The maintainer is [EMAIL].", "coding: The maintainer is jane.doe@mail.example."),
+        ("support: The maintainer is jane",),
+    ),
 }
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AIMessageChunk, message_chunk_to_message
 from langchain_core.messages.tool import tool_call_chunk
@@ -17,7 +17,8 @@ from guardmw_langgraph.prose import readable
 from langgraph_world import policy
 
 Chunks = list[AIMessageChunk]
-texts = st.text(min_size=1, max_size=60)
+plain = st.characters(exclude_categories=("Cc", "Cs"), exclude_characters='"\\')  # JSON writes the others as escapes
+texts = st.text(plain, min_size=1, max_size=60)
 sizes = st.integers(1, 12)
 
 
@@ -39,13 +40,20 @@ def anthropic(draw: st.DrawFn) -> Chunks:
         {"type": "text", "text": "", "citations": [{"cited_text": draw(texts), "index": 0}], "index": 1},
     ]
     chunks = [AIMessageChunk([block], response_metadata=head, id="msg_1") for block in blocks]
+    search = [
+        {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}, "index": 2},
+        *({"type": "input_json_delta", "partial_json": part, "index": 2} for part in deltas(draw(texts), size)),
+        {"type": "web_search_tool_result", "content": [{"title": draw(texts)}], "index": 3},
+        {"type": "text", "text": draw(texts), "index": 4},
+    ]
+    chunks += [AIMessageChunk([block], response_metadata=head) for block in search]
     args = deltas(json.dumps({"q": draw(texts)}), size)
-    begin = {"type": "tool_use", "id": "toolu_1", "name": "find", "input": {}, "index": 2}
-    call = tool_call_chunk(name="find", args="", id="toolu_1", index=2)
+    begin = {"type": "tool_use", "id": "toolu_1", "name": "find", "input": {}, "index": 5}
+    call = tool_call_chunk(name="find", args="", id="toolu_1", index=5)
     chunks.append(AIMessageChunk([begin], tool_call_chunks=[call], response_metadata=head))
     for part in args:
-        delta = {"type": "input_json_delta", "partial_json": part, "index": 2}
-        chunks.append(AIMessageChunk([delta], tool_call_chunks=[tool_call_chunk(args=part, index=2)]))
+        delta = {"type": "input_json_delta", "partial_json": part, "index": 5}
+        chunks.append(AIMessageChunk([delta], tool_call_chunks=[tool_call_chunk(args=part, index=5)]))
     last = AIMessageChunk([], response_metadata={"stop_reason": "tool_use", **head}, chunk_position="last")
     return [*chunks, last]
 
@@ -90,10 +98,8 @@ def responses(draw: st.DrawFn) -> Chunks:
 
 
 def _canonical(message: AIMessage) -> Any:
-    """All that matters of a message; held blocks may come later than they stood, so blocks are put in order."""
+    """All that matters of a message, blocks in their order."""
     fields = message.model_dump(exclude={"response_metadata", "type"})
-    if isinstance(fields["content"], list):
-        fields["content"] = sorted(fields["content"], key=lambda block: block["index"])
     metadata = {key: value for key, value in message.response_metadata.items() if key != "guardmw"}
     return {**fields, "response_metadata": metadata}
 
@@ -116,13 +122,11 @@ async def _compare(chunks: Chunks, *, stream: bool) -> None:
     assert {k: v for k, v in got.items() if k not in ours} == {k: v for k, v in expected.items() if k not in ours}
 
 
-@settings(max_examples=25)
 @given(st.one_of(anthropic(), openai(), responses()), st.booleans())
 def test_clean_answers_are_what_the_model_said(chunks: Chunks, stream: bool) -> None:
     asyncio.run(_compare(chunks, stream=stream))
 
 
-@settings(max_examples=25)
 @given(st.one_of(anthropic(), openai(), responses()), st.data())
 def test_nothing_of_a_marked_answer_survives_anywhere(chunks: Chunks, data: st.DataObject) -> None:
     """Whatever string of the answer is forbidden, and wherever it stood, it is nowhere in what comes out."""

@@ -323,10 +323,14 @@ async def test_settings_about_streaming_are_kept(setting: dict[str, bool]) -> No
 
 async def test_an_error_of_the_model_comes_after_what_it_said() -> None:
     model = guarded(ScriptedChatModel([["Hello ", "there", ConnectionError("gone")]]))
-    seen = []
-    with pytest.raises(ConnectionError, match="gone"):
+    seen: list[str] = []
+
+    async def consume() -> None:
         async for chunk in model.astream("?"):
             seen.append(chunk.text)
+
+    with pytest.raises(ConnectionError, match="gone"):
+        await consume()
     assert "".join(seen) == "Hello there"
 
 
@@ -354,15 +358,16 @@ async def test_the_policy_of_the_agent_decides() -> None:
         assert (await model.ainvoke("?")).text == text
 
 
-def test_synchronous_calls_work_in_the_thread_of_a_running_loop(_blocked_loop_fails: Any) -> None:
+def test_synchronous_calls_work_in_the_thread_of_a_running_loop(request: pytest.FixtureRequest) -> None:
     async def main() -> str:
         return str(guarded(ScriptedChatModel([CLEAN])).invoke("?").text)
 
-    _blocked_loop_fails.deactivate()  # blocking the loop is what the caller asked for
+    detector = request.getfixturevalue("_blocked_loop_fails")
+    detector.deactivate()  # blocking the loop is what the caller asked for
     try:
         assert asyncio.run(main()) == CLEAN
     finally:
-        _blocked_loop_fails.activate()
+        detector.activate()
 
 
 def test_a_synchronous_call_that_would_wait_for_itself_is_refused() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from guardmw.policy import Policy, bundled_dir, decide_call, lint, load_policies
+from guardmw.policy import Policy, bundled_dir, decide_call, load_policies
 from guardmw.policy.jsonschema import KEY_DESCRIPTIONS, policy_json_schema
+from guardmw.policy.lint import lint
 from guardmw.policy.load import bundled_ids
 from guardmw.types import SURFACES, ToolCall
 

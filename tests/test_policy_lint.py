@@ -6,8 +6,9 @@ from textwrap import dedent, indent
 
 import pytest
 
-from guardmw.policy import Advice, PolicySet, lint, parse_policy
+from guardmw.policy import PolicySet, parse_policy
 from guardmw.policy.backtracking import backtracks
+from guardmw.policy.lint import Advice, lint
 
 INSULTS = (
     "categories: [{id: insults, title: Insults, unsafe_when: The text insults someone who is going to read it.}]\n"

@@ -150,7 +150,7 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
     assert list(load_policies(tmp_path).policies) == ["a"]
 
 
-@pytest.mark.parametrize("given", ["nowhere", "nowhere.yaml", "no/where"])
+@pytest.mark.parametrize("given", ["nowhere", "nowhere.yaml", "no/where", ""])
 def test_a_path_that_is_not_there(given: str) -> None:
     with pytest.raises(PolicyError, match="no such policy file") as caught:
         load_policies(given)

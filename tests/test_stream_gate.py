@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 import hypothesis.strategies as st
@@ -356,7 +357,7 @@ def test_the_guard_sees_the_whole_answer_each_time() -> None:
     run(source, guard, policy())
     contents = [check.content for check in guard.checks]
     assert len(contents) > 5
-    assert all(later.startswith(earlier) for earlier, later in zip(contents, contents[1:], strict=False))
+    assert all(later.startswith(earlier) for earlier, later in pairwise(contents))
     assert [check.offset_chars for check in guard.checks] == [0, *(len(content) for content in contents[:-1])]
     assert contents[-1] == source.text()
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import assert_type
 
-from langchain.agents import create_agent
+from langchain.agents import create_agent  # pyright: ignore[reportUnknownVariableType]
 from langchain_core.language_models import BaseChatModel
 from langchain_core.tools import BaseTool
 
@@ -75,9 +75,10 @@ async def checking() -> Action:
 def langgraph(model: BaseChatModel, tools: list[BaseTool]) -> None:
     middleware = GuardMiddleware(Path("support.yaml"), guard="embedded", agent="support", recorder=OwnRecorder())
     create_agent(model, tools, middleware=[middleware])  # pyright: ignore[reportUnknownMemberType]
-    assert_type(guard_model(model, policies(), guard=OwnGuard()), BaseChatModel)
+    guarded: BaseChatModel = guard_model(model, policies(), guard=OwnGuard())
     assert_type(guard_tools(tools, load_policies("support"), guard=FakeGuard()), list[BaseTool])
-    guard_model(ScriptedChatModel(["one", ["t", "wo"]], delay_s=0.01), "support", recorder=MemoryRecorder())
+    guarded = guard_model(ScriptedChatModel(["one", ["t", "wo"]], delay_s=0.01), "support", recorder=MemoryRecorder())
+    guarded.bind_tools(tools)
 
 
 def errors(error: PolicyError | GuardError) -> tuple[GuardmwError, int | None]:

@@ -1,13 +1,15 @@
 """One answer of the inner model, taken apart for the gate and put together from what may be shown. No input or output.
 
-Text and reasoning go through the gate as they come. Tool calls and whatever else can be read (citations, results of
-tools the provider ran, unknown blocks) are held until the answer is complete. Metadata comes last, cleaned if
-anything was withheld: token log-probabilities, for one, spell out the text.
+Text and reasoning go through the gate as they come. A block nobody knows (the result of a tool the provider ran) goes
+through in its place once it is complete, to be judged before it is shown. Tool calls, citations and the like are held
+until the answer is complete. Metadata comes last, cleaned if anything was withheld: token log-probabilities, for one,
+spell out the text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from langchain_core.messages import AIMessageChunk, BaseMessage
@@ -17,7 +19,7 @@ from langchain_core.utils._merge import merge_dicts
 
 from guardmw.stream.items import Delta, Opaque, Released, StreamSurface, Text
 from guardmw_langgraph.held import CALL_BLOCKS, Held
-from guardmw_langgraph.prose import MEDIA, readable
+from guardmw_langgraph.prose import readable
 from guardmw_langgraph.slots import Fields, Slot, Track
 
 MARK: Final = "guardmw"
@@ -47,15 +49,25 @@ _HARMLESS: Final = frozenset(
 )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A complete block with `text` that must be judged before the block is rendered."""
+
+    block: Fields
+    text: str
+
+
 class Answer:
     """Push chunks of the inner model, hand the deltas to the gate, render what the gate releases."""
 
     def __init__(self) -> None:
         self._tracks: dict[StreamSurface, Track] = {"output": Track(), "reasoning": Track()}
         self._held: list[AIMessageChunk] = []
+        self._pending: list[AIMessageChunk] = []
         self._metadata: Fields = {}
         self._generation_info: Fields = {}
         self._usage: AIMessageChunk | None = None
+        self._inner_mark: Fields | None = None
         self._id: str | None = None
         self._in_list = False
         self._last_index: Any = None
@@ -81,10 +93,19 @@ class Answer:
             self._hold(tool_call_chunks=message.tool_call_chunks, additional_kwargs=spelled)
         return deltas
 
+    def flush(self) -> list[Delta]:
+        """What waited for more of it; to be called when the inner model has said everything."""
+        if not self._pending:
+            return []
+        merged, self._pending = add_ai_message_chunks(self._pending[0], *self._pending[1:]), []
+        blocks = [block for block in merged.content if isinstance(block, dict)]
+        return [Opaque(Unread(block, "\n".join(readable(block)))) for block in blocks]
+
     def render(self, item: Released | Opaque) -> Iterator[ChatGenerationChunk]:
         """`item` as chunks, each text back where it stood."""
         if isinstance(item, Opaque):
-            yield self._chunk(**item.payload)
+            unread = isinstance(item.payload, Unread)
+            yield self._chunk(**({"content": [item.payload.block]} if unread else item.payload))
             return
         for slot, text in self._tracks[item.surface].release(item):
             if item.surface == "output" and text:
@@ -103,6 +124,10 @@ class Answer:
         fields = held.fields()
         if fields:
             yield self._chunk(**{"content": self._nothing(), **fields})
+
+    def dropped(self) -> None:
+        """To be called when something was neither rendered nor replaced."""
+        self._spoiled = True
 
     def replacement(self, text: str) -> ChatGenerationChunk:
         """`text` as a paragraph of its own, after whatever was released."""
@@ -127,7 +152,7 @@ class Answer:
             metadata["finish_reason"] = "content_filter"
         message = AIMessageChunk(
             content=self._nothing(),
-            response_metadata={**metadata, MARK: mark},
+            response_metadata={**metadata, MARK: _joined(self._inner_mark, mark)},
             usage_metadata=self._usage.usage_metadata if self._usage else None,
             id=self._id,
             chunk_position="last",
@@ -140,6 +165,7 @@ class Answer:
 
     def _absorb(self, message: AIMessageChunk, generation_info: Fields | None) -> None:
         self._id = self._id or message.id
+        self._inner_mark = message.response_metadata.get(MARK, self._inner_mark)
         self._metadata = merge_dicts(self._metadata, _without(message.response_metadata, (MARK,)))
         self._generation_info = merge_dicts(self._generation_info, generation_info or {})
         if message.usage_metadata is not None:
@@ -166,14 +192,16 @@ class Answer:
                 yield Opaque({"content": self._nothing(), "additional_kwargs": {key: value}})
 
     def _block(self, block: Fields) -> Iterator[Delta]:
-        kind = block.get("type")
-        self._last_index = block.get("index", self._last_index)
-        if kind in MEDIA:
-            yield Opaque({"content": [block]})
-        elif kind in CALL_BLOCKS or kind not in _TEXT_BLOCKS:
-            yield from self._unknown(block)
-        else:
+        kind, index = block.get("type"), block.get("index")
+        if index is None or index != self._last_index:
+            yield from self.flush()
+        self._last_index = self._last_index if index is None else index
+        if kind in _TEXT_BLOCKS:
             yield from self._text_block(block, *_TEXT_BLOCKS[cast("str", kind)])
+        elif kind in CALL_BLOCKS and not self._pending:
+            self._hold(content=[block])
+        else:
+            self._pending.append(AIMessageChunk(content=[block]))
 
     def _text_block(self, block: Fields, surface: StreamSurface, key: str) -> Iterator[Delta]:
         identity: Fields = {name: block[name] for name in _IDENTITY if name in block}
@@ -186,18 +214,16 @@ class Answer:
             yield from self._summary(identity, summary)
         if rest or not readable_text(block, key):
             filler = {key: ""} if key in block else {}
-            yield from self._unknown({**identity, **filler, **rest})
+            block = {**identity, **filler, **rest}
+            if any(readable(block)):
+                self._hold(content=[block])
+            else:
+                yield Opaque({"content": [block]})
 
     def _summary(self, identity: Fields, summary: Iterable[Fields]) -> Iterator[Delta]:
         for part in summary:
             slot = Slot("summary", block=identity, part=_without(part, ("text",)))
             yield from self._text("reasoning", slot, str(part.get("text") or ""))
-
-    def _unknown(self, block: Fields) -> Iterator[Delta]:
-        if block.get("type") in CALL_BLOCKS or any(readable(block)):
-            self._hold(content=[block])
-        else:
-            yield Opaque({"content": [block]})
 
     def _hold(self, **fields: Any) -> None:
         self._held.append(AIMessageChunk(**{"content": self._nothing(), **fields}))
@@ -214,6 +240,14 @@ class Answer:
 
     def _all_metadata(self) -> Fields:
         return {**self._generation_info, **self._metadata}
+
+
+def _joined(inner: Fields | None, mark: Fields) -> Fields:
+    """The mark of an answer that passed two guards: what withheld something counts, the inner one first."""
+    if not isinstance(inner, dict):
+        return mark
+    answers = [*inner.get("answers", ()), *mark["answers"]]
+    return {**(mark if inner.get("action") == "allow" else inner), "answers": answers}
 
 
 def readable_text(block: Fields, key: str) -> bool:

@@ -5,12 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-MEDIA: Final = frozenset(
-    {"audio", "computer_screenshot", "document_url", "file", "image", "image_file", "image_url", "input_audio",
-     "input_file", "input_image", "media", "video", "video_url"}
-)  # fmt: skip
-"""Content blocks that carry no text we can judge. They pass as they are: guardmw judges text only."""
-
 _READABLE: Final = frozenset({"cited_text", "content", "output", "refusal", "summary", "text", "title", "transcript"})
 _OPAQUE: Final = frozenset(
     {"base64", "data", "encrypted_content", "encrypted_index", "file_id", "id", "index", "mime_type", "signature",

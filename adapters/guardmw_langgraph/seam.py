@@ -61,7 +61,7 @@ class Seam:
         self._answers[answer] = None
         if len(self._answers) > REMEMBERED_ANSWERS:
             self._answers.pop(next(iter(self._answers)), None)
-        common: Fields = {"answer": answer, "agent": agent, "policy": policy.id, "policy_hash": policy.hash}
+        common: Fields = {"answers": [answer], "agent": agent, "policy": policy.id, "policy_hash": policy.hash}
         if withheld is None:
             return {**common, "action": "redact" if altered else "allow"}
         return {**common, **described(withheld)}
@@ -69,7 +69,7 @@ class Seam:
     def guarded(self, message: BaseMessage) -> bool:
         """Whether `message` is an answer that passed this guard."""
         mark = message.response_metadata.get(MARK)
-        return isinstance(mark, dict) and mark.get("answer") in self._answers
+        return isinstance(mark, dict) and any(answer in self._answers for answer in mark.get("answers", ()))
 
     async def judge_call(
         self, call: ToolCall, history: tuple[ToolCall, ...], policy: Policy, check: Check

@@ -14,9 +14,9 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 
 from guardmw.policy.schema import Policy
 from guardmw.stream.gate import guard_stream
-from guardmw.stream.items import Blocked, Delta
+from guardmw.stream.items import Blocked, Delta, Item, Opaque
 from guardmw.types import Check, Decision, Message, ToolCall
-from guardmw_langgraph.answer import Answer
+from guardmw_langgraph.answer import Answer, Unread
 from guardmw_langgraph.held import Held
 from guardmw_langgraph.internals import InContext, hidden_context, iterate_in, may_stream, prefers_streaming
 from guardmw_langgraph.screen import conversation, earlier_calls
@@ -98,6 +98,8 @@ class Turn:
             async for chunk in chunks:
                 for delta in answer.push(chunk):
                     yield delta
+        for delta in answer.flush():
+            yield delta
 
     async def _gated(
         self, answer: Answer, source: AsyncIterator[Delta], judging: _Judging
@@ -110,9 +112,13 @@ class Turn:
         withheld: Decision | None = None
         async with aclosing(gate):
             async for item in gate:
-                if isinstance(item, Blocked):
-                    withheld = item.decision
+                decision = await self._unread(item, judging)
+                if isinstance(item, Blocked) or (decision is not None and decision.withheld):
+                    withheld = decision
                     break
+                if decision is not None and decision.enforced == "redact":
+                    answer.dropped()
+                    continue
                 for chunk in answer.render(item):
                     yield chunk
         if withheld is None:
@@ -123,6 +129,14 @@ class Turn:
         if withheld is not None:
             yield answer.replacement(blocked_text(judging.policy, withheld))
         yield self._last(answer, judging, withheld)
+
+    async def _unread(self, item: Item, judging: _Judging) -> Decision | None:
+        """The decision on `item`, unless the gate has let it pass already."""
+        if isinstance(item, Blocked):
+            return item.decision
+        if isinstance(item, Opaque) and isinstance(item.payload, Unread) and item.payload.text:
+            return await self._judge_text(item.payload.text, judging)
+        return None
 
     async def _judge(self, held: Held, judging: _Judging) -> Decision | None:
         """Decides everything in `held`; the first decision that withheld something, if any."""
@@ -140,10 +154,13 @@ class Turn:
     async def _judge_rest(self, held: Held, judging: _Judging) -> Decision | None:
         if not held.rest:
             return None
-        check = Check("output", held.rest, judging.agent, conversation=judging.conversation, calls=judging.calls)
-        decision = await self.seam.checker.check(check, policy=judging.policy)
+        decision = await self._judge_text(held.rest, judging)
         held.rest_allowed = not decision.withheld and decision.enforced != "redact"
         return decision if decision.withheld else None
+
+    async def _judge_text(self, text: str, judging: _Judging) -> Decision:
+        check = Check("output", text, judging.agent, conversation=judging.conversation, calls=judging.calls)
+        return await self.seam.checker.check(check, policy=judging.policy)
 
     def _refused(self, answer: Answer, judging: _Judging, blocked: Decision) -> list[ChatGenerationChunk]:
         text = blocked_text(judging.policy, blocked)
@@ -155,5 +172,5 @@ class Turn:
 
 
 async def _taken_apart(answer: Answer, generation: ChatGeneration) -> AsyncGenerator[Delta, None]:
-    for delta in answer.push(as_chunk(generation)):
+    for delta in [*answer.push(as_chunk(generation)), *answer.flush()]:
         yield delta

@@ -12,8 +12,8 @@ COULD_NOT_RUN: Final = 2
 
 
 def complain(message: str) -> None:
-    """Print `message` as one line on standard error."""
-    sys.stderr.write(f"guardmw: {printable(' '.join(message.split()))}\n")
+    """Print `message` on standard error: one line, or one for each of several problems."""
+    sys.stderr.write(f"guardmw: {printable(message.strip())}\n")
 
 
 def print_json(value: Any) -> None:

@@ -24,3 +24,11 @@ class Guard(Protocol):
     async def check(self, check: Check, policy: Policy) -> Verdict: ...
 
     async def aclose(self) -> None: ...
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """A guard that gains from knowing a policy before the first check under it."""
+
+    def prepare(self, policy: Policy) -> None:
+        """Begins to get ready for `policy` and returns at once. Never raises: the first check tells what is wrong."""

@@ -94,8 +94,9 @@ class EmbeddedGuard:
         for start in range(0, len(windows), BATCH):
             if abandoned.is_set() or self._closed.is_set():
                 raise GuardError("the check was abandoned")
-            logits = vectors.score(self._model, windows[start : start + BATCH], check.surface)
-            highest = list(map(max, highest, logits))
+            content = self._model.encoder.encode(windows[start : start + BATCH])
+            logits = vectors.logits(self._model, content, check.surface)
+            highest = list(map(max, highest, logits.max(axis=0).tolist()))
         probabilities = map(self._probability, highest)
         return tuple(map(self._finding, categories, probabilities)), sum(map(len, windows))
 
@@ -133,20 +134,17 @@ class CategoryVectors:
     unsafe: tuple[Vectors, ...]
     safe: tuple[Vectors, ...]
 
-    def score(self, model: Model, windows: Sequence[Sequence[int]], surface: Surface) -> list[float]:
-        """For each category the highest logit over `windows`."""
+    def logits(self, model: Model, content: Vectors, surface: Surface) -> Vectors:
+        """One logit for each of the vectors of `content` (rows) under each category (columns)."""
         import numpy as np
 
-        content = model.encoder.encode(windows)
-        logits = model.score(
+        return model.score(
             content=content,
             categories=self.categories,
             unsafe=_nearest(content, self.unsafe),
             safe=_nearest(content, self.safe),
             surface=np.array(surface_vector(surface), dtype=np.float32),
         )
-        highest: list[float] = logits.max(axis=0).tolist()
-        return highest
 
 
 def _nearest(content: Vectors, precedents: Sequence[Vectors]) -> Vectors:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
 from weakref import WeakValueDictionary
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
 
     Vectors = NDArray[np.float32]
 
-Raw, Part = TypeVar("Raw"), TypeVar("Part")
-
 __all__ = ["MANIFEST", "Manifest", "Model", "TextEncoder", "WeightFile", "Windows", "load_model", "sha256"]
 
+Part = TypeVar("Part")
+
 MANIFEST = "manifest.json"
-BATCH = 8
+BATCH = 2
 """Windows in one run of the encoder: more would only cost memory."""
 
 WeightFile = Literal["encoder.onnx", "head.onnx", "vocab.txt"]
@@ -73,7 +74,7 @@ class Manifest(_Frozen):
     base: str
     dimensions: int = Field(gt=0)
     windows: Windows
-    calibration: Calibration
+    calibration: Calibration = Calibration()
     files: dict[WeightFile, FileHash]
     figures: dict[str, Any] = {}
 
@@ -81,7 +82,7 @@ class Manifest(_Frozen):
 class TextEncoder:
     """Windows of word pieces to unit vectors. Safe to call from many threads."""
 
-    def __init__(self, weights: bytes, words: WordPiece, threads: int) -> None:
+    def __init__(self, weights: Path, words: WordPiece, threads: int) -> None:
         self.words = words
         self._session = _session(weights, threads)
 
@@ -99,15 +100,16 @@ class TextEncoder:
 
 
 class Model:
-    """Verified weights, ready to run; shared by every guard that uses the same folder. Safe to call from many threads."""
+    """The weights of a folder, ready to run; shared by every guard of that folder. Safe to call from many threads.
 
-    def __init__(self, manifest: Manifest, files: dict[WeightFile, bytes], folder: Path, threads: int) -> None:
+    Raises GuardConfigError when a file isn't what its name says.
+    """
+
+    def __init__(self, manifest: Manifest, folder: Path, threads: int) -> None:
         self.manifest = manifest
-        self.words = _build(WordPiece, files["vocab.txt"].decode(), folder / "vocab.txt")
-        self.encoder = _build(
-            lambda weights: TextEncoder(weights, self.words, threads), files["encoder.onnx"], folder / "encoder.onnx"
-        )
-        self._head = _build(lambda weights: _session(weights, threads), files["head.onnx"], folder / "head.onnx")
+        self.words = _build(lambda path: WordPiece(path.read_text(encoding="utf-8")), folder / "vocab.txt")
+        self.encoder = _build(lambda path: TextEncoder(path, self.words, threads), folder / "encoder.onnx")
+        self._head = _build(lambda path: _session(path, threads), folder / "head.onnx")
 
     def encode_texts(self, texts: Iterable[str]) -> Vectors:
         """Unit vectors, one row per text; each text is read up to the first window's end."""
@@ -134,26 +136,22 @@ def load_model(folder: Path, threads: int) -> Model:
     Raises GuardConfigError when a file is missing, doesn't hash to what the manifest says, or can't be read.
     """
     folder = folder.resolve()
-    stated = _read(folder / MANIFEST)
+    with _lacking(folder / MANIFEST):
+        stated = (folder / MANIFEST).read_bytes()
     with _loading:
-        key = (folder, sha256(stated), threads)
+        key = (folder, hashlib.sha256(stated).hexdigest(), threads)
         model = _models.get(key)
         if model is None:
             manifest = _manifest(stated, folder)
-            model = Model(manifest, _verified(manifest, folder), folder, threads)
-            _models[key] = model
+            _verify(manifest, folder)
+            model = _models[key] = Model(manifest, folder, threads)
         return model
 
 
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise GuardConfigError(f"the embedded guard's weights lack {path}: {error.strerror}. {REFETCH}") from error
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hex. Raises OSError when it can't be read."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _manifest(stated: bytes, folder: Path) -> Manifest:
@@ -169,28 +167,34 @@ def _manifest(stated: bytes, folder: Path) -> Manifest:
     return manifest
 
 
-def _verified(manifest: Manifest, folder: Path) -> dict[WeightFile, bytes]:
-    contents = {}
+def _verify(manifest: Manifest, folder: Path) -> None:
     for name, expected in manifest.files.items():
-        content = _read(folder / name)
-        if (actual := sha256(content)) != expected.sha256:
+        with _lacking(folder / name):
+            actual = sha256(folder / name)
+        if actual != expected.sha256:
             raise GuardConfigError(
-                f"{folder / name} is damaged: its SHA-256 is {actual} ({len(content)} bytes), "
+                f"{folder / name} is damaged: its SHA-256 is {actual} ({(folder / name).stat().st_size} bytes), "
                 f"the manifest expects {expected.sha256} ({expected.bytes} bytes). {REFETCH}"
             )
-        contents[name] = content
-    return contents
 
 
-def _build(build: Callable[[Raw], Part], content: Raw, path: Path) -> Part:
-    """`build(content)`; whatever a broken file raises in there becomes an error that names it."""
+@contextmanager
+def _lacking(path: Path) -> Iterator[None]:
     try:
-        return build(content)
+        yield
+    except OSError as error:
+        raise GuardConfigError(f"the embedded guard's weights lack {path}: {error.strerror}. {REFETCH}") from error
+
+
+def _build(build: Callable[[Path], Part], path: Path) -> Part:
+    """`build(path)`; whatever a broken file raises in there becomes an error that names it."""
+    try:
+        return build(path)
     except Exception as error:
         raise GuardConfigError(f"{path} can't be used: {error}. {REFETCH}") from error
 
 
-def _session(weights: bytes, threads: int) -> Any:
+def _session(weights: Path, threads: int) -> Any:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -201,5 +205,5 @@ def _session(weights: bytes, threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # The fused layer norm is six times slower on CPUs than the two nodes it replaces.
     return ort.InferenceSession(
-        weights, options, providers=["CPUExecutionProvider"], disabled_optimizers=["SkipLayerNormFusion"]
+        str(weights), options, providers=["CPUExecutionProvider"], disabled_optimizers=["SkipLayerNormFusion"]
     )

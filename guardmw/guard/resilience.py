@@ -6,7 +6,7 @@ import asyncio
 import math
 from weakref import WeakKeyDictionary
 
-from asyncio_throttle import Throttler
+from asyncio_throttle.throttler import Throttler
 
 from guardmw.errors import GuardAnswerError, GuardError, GuardOverloadedError, GuardTimeoutError
 from guardmw.guard.base import Guard
@@ -58,7 +58,7 @@ class GuardRunner:
             if throttler is None:
                 burst = math.ceil(rate)
                 throttler = self._throttlers[agent, rate] = Throttler(rate_limit=burst, period=burst / rate)
-            await throttler.acquire()
+            await throttler.acquire()  # type: ignore[no-untyped-call]
 
     def _slot(self) -> asyncio.Semaphore:
         loop = asyncio.get_running_loop()

@@ -65,7 +65,9 @@ class WordPiece:
     def __init__(self, vocabulary: str) -> None:
         lines = vocabulary.split("\n")
         self._ids = {piece.rstrip("\r"): index for index, piece in enumerate(lines) if piece}
-        self.unknown, self.start, self.end, self.pad = (self._ids[name] for name in ("[UNK]", "[CLS]", "[SEP]", "[PAD]"))
+        self.unknown, self.start, self.end, self.pad = (
+            self._ids[name] for name in ("[UNK]", "[CLS]", "[SEP]", "[PAD]")
+        )
         self._word = lru_cache(maxsize=CACHED_WORDS)(self._split)
 
     def ids(self, text: str) -> list[int]:

@@ -9,9 +9,8 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 
-from guardmw.policy.detector import Detector, Span
+from guardmw.policy.detector import Detector, Span, context_before
 
 _QUOTE = r"\\{0,2}[\"'`]"
 _CLOSE = rf"(?:{_QUOTE}|[\])*]{{1,2}})?"
@@ -21,25 +20,26 @@ _QUOTED_VALUE = r"[^\s\"'`\\<>]{3,128}"
 _TOKEN_VALUE = r"[A-Za-z0-9+/=_.~-]{10,512}"  # noqa: S105
 
 _PASSWORD_NAME = (
-    r"(?:pass(?:word|wort|code|phrase|wd)|passwd|p(?:s|as|ss)?s?wd|pwd|kennwort|contrase[nñ]a|mot de passe|senha"
+    r"(?:pass(?:word|wort|code|phrase|wd)|paswd|ps?s?wd|kennwort|contrase[nñ]a|mot de passe|senha"
     r"|(?<![a-z])(?:pass|pw))\d{0,3}"
 )
+_PASSWORD_LEADS = ("pass", "paswd", "pswd", "psswd", "pwd", "pw", "kennwort", "contrase", "mot de passe", "senha")
 _PASSWORD = re.compile(
     rf"{_PASSWORD_NAME}(?:{_SEPARATOR}(?:{_QUOTE}(?P<quoted>{_QUOTED_VALUE})(?={_QUOTE})|(?P<value>{_PLAIN_VALUE}))"
     rf"|\s{{1,3}}(?:{_QUOTE}(?P<after_quoted>{_QUOTED_VALUE})(?={_QUOTE})|(?P<after>{_PLAIN_VALUE})))",
     re.IGNORECASE,
 )
-_PASSWORD_HINTS = (
-    "password", "passwort", "passcode", "passphrase", "passwd", "swd", "pwd", "kennwort", "contrase", "mot de passe",
-    "senha", "pass", "pw",
-)  # fmt: skip
 _BASIC_AUTH = re.compile(r"(?i:\bbasic)\s{1,3}(?P<value>[A-Za-z0-9+/]{12,512}={0,2})")
 
-_KEY_NAME = (
-    r"(?:(?:api|app|access|auth(?:entication)?|secret|client|private|service|account|encryption|signing|consumer|master"
-    r"|shared|license)[_ -]?(?:key|secret)|(?<![a-z])secret|credentials?)(?:[_ -](?:key|token|id))?\d{0,3}"
+_KEY = re.compile(
+    rf"(?:key|secret|credentials?)(?:[_ -](?:key|token|id|value))?\d{{0,3}}{_SEPARATOR}(?:{_QUOTE})?(?P<value>{_TOKEN_VALUE})",
+    re.IGNORECASE,
 )
-_KEY = re.compile(rf"{_KEY_NAME}{_SEPARATOR}(?:{_QUOTE})?(?P<value>{_TOKEN_VALUE})", re.IGNORECASE)
+_KEY_CONTEXT = re.compile(
+    r"(?:api|app|access|auth(?:entication|orization)?|secret|client|private|service|account|encryption|encrypt|signing|sign"
+    r"|consumer|master|shared|license|storage|hash|session|webhook|function|admin)[_ .-]?$",
+    re.IGNORECASE,
+)
 _TOKEN = re.compile(rf"token\d{{0,3}}{_SEPARATOR}(?:{_QUOTE})?(?P<value>{_TOKEN_VALUE})", re.IGNORECASE)
 _BEARER = re.compile(r"(?i:\b(?:bearer|authorization:? token))\s{1,3}(?P<value>[A-Za-z0-9._~+/-]{16,512}={0,2})")
 _AWS_SECRET = re.compile(
@@ -49,6 +49,7 @@ _CONNECTION = re.compile(
     r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s:/@\"'<>]{0,128}(?:@[^\s:/@\"'<>]{1,128})?"
     r":(?P<value>[^\s/\"'`<>]{1,256})@(?=[A-Za-z0-9\[$_-])"
 )
+_CONNECTION_GATE = re.compile("://")
 
 _PLACEHOLDER = re.compile(
     r"(.)\1*|[$%#]\w.*|your.*|my.?(?:password|secret|token|api.?key)|.*(?:example|placeholder|changeme|change_me|redacted"
@@ -59,12 +60,13 @@ _PLACEHOLDER = re.compile(
 )
 _CODE = re.compile(r"[A-Za-z_]\w*(?:(?:\.|->|::)[A-Za-z_]\w*)+|(?:get|set|is|has|self|this|os|process|config)[._]\w.*")
 _SYMBOL = re.compile(r"[!@#$%^&*?~|]")
+_DIGIT, _LETTER = re.compile(r"[0-9]"), re.compile(r"[A-Za-z]")
 _MIN_ENTROPY_BITS = 2.8
 
 
 def looks_random(value: str) -> bool:
     """True for strings nobody would choose as a name: digits among letters, and many different characters."""
-    if not any(map(str.isdigit, value)) or not any(map(str.isalpha, value)):
+    if _DIGIT.search(value) is None or _LETTER.search(value) is None:
         return False
     counts = Counter(value)
     bits = -sum(count / len(value) * math.log2(count / len(value)) for count in counts.values())
@@ -72,12 +74,12 @@ def looks_random(value: str) -> bool:
 
 
 def password_assignments() -> Iterator[Detector]:
-    yield Detector("password", _PASSWORD, _password, _PASSWORD_HINTS)
-    yield Detector("password", _BASIC_AUTH, partial(_random_value), ("basic",), max_chars=1024)
+    yield Detector("password", _PASSWORD, _password, _PASSWORD_LEADS)
+    yield Detector("password", _BASIC_AUTH, _random_value, ("basic",), max_chars=1024)
 
 
 def api_key_assignment() -> Detector:
-    return Detector("api_key", _KEY, _random_value, ("key", "secret", "credential"), max_chars=1024)
+    return Detector("api_key", _KEY, _key, ("key", "secret", "credential"), max_chars=1024)
 
 
 def token_assignments() -> Iterator[Detector]:
@@ -90,7 +92,7 @@ def aws_secret_assignment() -> Detector:
 
 
 def connection_string() -> Detector:
-    return Detector("connection_string", _CONNECTION, _connection_password, ("://",), max_chars=1024)
+    return Detector("connection_string", _CONNECTION, _connection_password, gate=_CONNECTION_GATE, max_chars=1024)
 
 
 def _random_value(match: re.Match[str]) -> Span | None:
@@ -98,6 +100,12 @@ def _random_value(match: re.Match[str]) -> Span | None:
     if _PLACEHOLDER.fullmatch(value) or _CODE.fullmatch(value) or not looks_random(value):
         return None
     return match.start("value"), match.start("value") + len(value)
+
+
+def _key(match: re.Match[str]) -> Span | None:
+    """A key is a secret only when it is called one: `api key`, `client secret`, not `primary key`."""
+    named = match[0][:3].lower() != "key" or _KEY_CONTEXT.search(context_before(match))
+    return _random_value(match) if named else None
 
 
 def _connection_password(match: re.Match[str]) -> Span | None:

@@ -12,8 +12,8 @@ from guardmw.policy.partial import Partial, Unsupported, analyse
 CONTEXT_CHARS = 48
 """How many characters before a match its validator may read."""
 
-LOOKAHEAD_CHARS = 32
-"""How much further than `max_chars` a built-in pattern may look."""
+MANY_DIGITS = re.compile(r"\d(?:[ .\-/()]{0,4}\d){6}", re.ASCII)
+"""A gate for numbers of seven digits and more."""
 
 Span = tuple[int, int]
 Validate = Callable[[re.Match[str]], Span | None]
@@ -45,14 +45,14 @@ class Detector:
     A match may begin at any character; whether one does depends on nothing but the CONTEXT_CHARS before it and the
     `max_chars` after it: what is longer is cut there. So what is found never depends on how a text was cut into pieces.
 
-    `hints`: every match contains one of them (lower case; compared without case); `gate`: every match contains a match
-    of it. Both only save time. `longest`: matches longer than that are ignored (None: as long as `max_chars`).
+    `leads`: every match begins with one of them (lower case; compared without case); `gate`: every match contains a
+    match of it. Both only save time, and a detector has at most one of them.
     """
 
     entity: str
     pattern: re.Pattern[str]
     validate: Validate = whole
-    hints: tuple[str, ...] = ()
+    leads: tuple[str, ...] = ()
     gate: re.Pattern[str] | None = None
     max_chars: int = 512
 
@@ -68,6 +68,11 @@ class Detector:
     def wait_chars(self) -> int:
         """No match that begins further than this before the end can still change."""
         return min(self.max_chars, self.partial.reach_chars) if self.partial else self.max_chars
+
+    @cached_property
+    def back_chars(self) -> int:
+        """How many characters before a match matter."""
+        return max(CONTEXT_CHARS, self.partial.back_chars if self.partial else self.max_chars)
 
     @cached_property
     def _search(self) -> Callable[[str, int], re.Match[str] | None]:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from guardmw.policy.detector import CONTEXT_CHARS, Detector
+from guardmw.policy.detector import Candidate, Detector
 from guardmw.policy.normalize import INVISIBLE_RUN_CHARS, Normalized, is_plain, normalize
 from guardmw.policy.redaction import replacement
 from guardmw.policy.schema import DetectorModel, Detectors, PatternDetector, Policy, Style
+from guardmw.policy.sieve import Sieve
 from guardmw.types import Action, Redaction, Surface, severity
 
 __all__ = ["DetectorSet", "Match", "Scan", "detectors_for", "redactions"]
 
-_LOOK_BACK_CHARS = CONTEXT_CHARS + 1
-_LOOK_BACK_UNPLAIN_CHARS = (_LOOK_BACK_CHARS + 1) * (INVISIBLE_RUN_CHARS + 1)
-_SPACES = "\n \t\r\x0b\x0c"
+_ASCII_ONLY = re.compile(r"(?:[^\\]|\\[^uUNx])*", re.ASCII | re.DOTALL)
+"""Patterns without a character beyond ASCII read the text as a reader sees it, the others as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,8 @@ class _Entry:
     action: Action
     style: Style
     allow: frozenset[str]
-    order: int
+    normalized: bool
+    order: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +78,15 @@ class DetectorSet:
     """The detectors of one policy on one surface; immutable, and shared by all streams. Make it with `detectors_for`."""
 
     def __init__(self, entries: Sequence[_Entry]) -> None:
-        self._entries = tuple(entries)
-        self._by_hint: dict[str, list[_Entry]] = {}
-        self._by_gate: dict[re.Pattern[str] | None, list[_Entry]] = {}
-        for entry in self._entries:
-            for hint in entry.detector.hints:
-                self._by_hint.setdefault(hint, []).append(entry)
-            if not entry.detector.hints:
-                self._by_gate.setdefault(entry.detector.gate, []).append(entry)
-        self._tails = _tails([entry.detector for entry in self._entries])
+        self._readings = [
+            _Reading(chosen, normalized)
+            for normalized in (True, False)
+            if (chosen := [entry for entry in entries if entry.normalized == normalized])
+        ]
 
     def __bool__(self) -> bool:
         """False: there is nothing to detect."""
-        return bool(self._entries)
+        return bool(self._readings)
 
     def scan(self, text: str, start: int = 0, *, final: bool = True) -> Scan:
         """What is detected in `text` from `start` on.
@@ -98,85 +95,55 @@ class DetectorSet:
         may still grow: matches are reported up to `settled`, and whatever follows, they stay as they are and no other
         match begins or ends before it. However a text is cut, its scans together report what one scan of it all does.
         """
-        if not self._entries:
-            return Scan((), len(text))
-        offset, window = _window(text, start)
-        position = window.position(start - offset)
-        hold = len(window.text) if final else self._hold(window.text, position)
+        readings = [reading.read(text, start, final) for reading in self._readings]
+        found = [item for items, _ in readings for item in items]
+        settled = _uncut(found, min((hold for _, hold in readings), default=len(text)))
+        kept = _resolved(item for item in found if item.begin < settled and not _allowed(item, text))
+        return Scan(tuple(_match(item) for item in kept), settled)
+
+
+class _Reading:
+    """The detectors that read a text in one form: as a reader sees it, or as it is."""
+
+    def __init__(self, entries: Sequence[_Entry], normalized: bool) -> None:
+        self._entries = entries
+        self._normalized = normalized
+        self._sieve = Sieve([entry.detector for entry in entries], normalized=normalized)
+        self._look_back_chars = 1 + max(entry.detector.back_chars for entry in entries)
+
+    def read(self, text: str, start: int, final: bool) -> tuple[list[_Found], int]:
+        """What is found from `start` on, and the first place that is open still."""
+        offset, window = self._window(text, start)
+        reading, position = window.text, window.position(start - offset)
+        folded = reading.lower() if self._normalized else reading
+        active, led = self._sieve.active(reading, folded, position)
+        hold = len(reading) if final else self._sieve.hold(reading, folded, position, led)
         found = [
-            _locate(entry, window, candidate.begin, candidate.span)
-            for entry in self._active(window.text, position)
-            for candidate in entry.detector.find(window.text, position, hold)
+            _locate(self._entries[i], window, offset, candidate)
+            for i in active
+            for candidate in self._entries[i].detector.find(reading, position, hold)
         ]
-        settled = _uncut(found, window.original(hold))
-        kept = _resolved(item for item in found if item.begin < settled and not _allowed(item, text, offset))
-        return Scan(tuple(_match(item, offset) for item in kept), offset + settled)
+        return found, offset + window.original(hold)
 
-    def _active(self, text: str, position: int) -> list[_Entry]:
-        """The detectors that could find something, by their hints and gates."""
-        folded = text.lower()
-        active = {
-            entry.order: entry for hint, entries in self._by_hint.items() if hint in folded for entry in entries
-        }
-        for gate, entries in self._by_gate.items():
-            if gate is None or gate.search(text, position):
-                active.update((entry.order, entry) for entry in entries)
-        return list(active.values())
-
-    def _hold(self, text: str, position: int) -> int:
-        """The first place from which on more text could change what is found."""
-        length = len(text)
-        word = max(text.rfind(space, position) for space in _SPACES) + 1
-        hold = length
-        for tail in self._tails:
-            begin = max(position, length - tail.wait_chars, 0 if tail.spaced else word)
-            if begin >= hold:
-                continue
-            if tail.pattern is None:
-                hold = begin
-            elif (found := tail.pattern.search(text, begin)) is not None:
-                hold = min(hold, found.start())
-        return hold
+    def _window(self, text: str, start: int) -> tuple[int, Normalized]:
+        """The part of `text` that bears on what begins at `start` or later, and where it begins."""
+        offset = max(0, start - self._look_back_chars)
+        window = text[offset:] if offset else text
+        if not self._normalized or is_plain(window):
+            return offset, Normalized(window, len(window))
+        offset = max(0, start - (self._look_back_chars + 1) * (INVISIBLE_RUN_CHARS + 1))
+        return offset, normalize(text[offset:])
 
 
-@dataclass(frozen=True, slots=True)
-class _Tail:
-    """What the end of a text looks like when a match may still begin or grow there; None: like anything."""
-
-    pattern: re.Pattern[str] | None
-    spaced: bool
-    wait_chars: int
-
-
-def _tails(detectors: Iterable[Detector]) -> list[_Tail]:
-    groups: dict[tuple[bool, int], list[str]] = {}
-    unknown = 0
-    for detector in detectors:
-        if (partial := detector.partial) is None:
-            unknown = max(unknown, detector.wait_chars)
-            continue
-        wait_chars = 1 << (detector.wait_chars - 1).bit_length()  # few groups: each is one search
-        groups.setdefault((partial.spaced, wait_chars), []).append(partial.tail)
-    tails = [
-        _Tail(re.compile(f"(?:{'|'.join(patterns)})\\Z"), spaced, wait_chars)
-        for (spaced, wait_chars), patterns in groups.items()
-    ]
-    return tails + ([_Tail(None, True, unknown)] if unknown else [])
-
-
-def _window(text: str, start: int) -> tuple[int, Normalized]:
-    """The part of `text` that bears on what begins at `start` or later, and where it begins."""
-    offset = max(0, start - _LOOK_BACK_CHARS)
-    window = text[offset:] if offset else text
-    if is_plain(window):
-        return offset, Normalized(window, len(window))
-    offset = max(0, start - _LOOK_BACK_UNPLAIN_CHARS)
-    return offset, normalize(text[offset:])
-
-
-def _locate(entry: _Entry, window: Normalized, begin: int, span: tuple[int, int]) -> _Found:
-    value = window.text[span[0] : span[1]]
-    return _Found(window.original(begin), window.original(span[0]), window.original_end(span[1]), value, entry)
+def _locate(entry: _Entry, window: Normalized, offset: int, candidate: Candidate) -> _Found:
+    start, end = candidate.span
+    return _Found(
+        offset + window.original(candidate.begin),
+        offset + window.original(start),
+        offset + window.original_end(end),
+        window.text[start:end],
+        entry,
+    )
 
 
 def _uncut(found: Sequence[_Found], settled: int) -> int:
@@ -187,11 +154,9 @@ def _uncut(found: Sequence[_Found], settled: int) -> int:
     return settled
 
 
-def _allowed(item: _Found, text: str, offset: int) -> bool:
+def _allowed(item: _Found, text: str) -> bool:
     allow = item.entry.allow
-    return bool(allow) and not allow.isdisjoint(
-        (item.value.casefold(), text[offset + item.start : offset + item.end].casefold())
-    )
+    return bool(allow) and not allow.isdisjoint((item.value.casefold(), text[item.start : item.end].casefold()))
 
 
 def _resolved(found: Iterable[_Found]) -> list[_Found]:
@@ -205,10 +170,10 @@ def _resolved(found: Iterable[_Found]) -> list[_Found]:
     return kept
 
 
-def _match(item: _Found, offset: int) -> Match:
+def _match(item: _Found) -> Match:
     entry = item.entry
     shown = replacement(entry.detector.entity, item.value, entry.style)
-    return Match(entry.detector.entity, entry.kind, offset + item.start, offset + item.end, entry.action, shown)
+    return Match(entry.detector.entity, entry.kind, item.start, item.end, entry.action, shown)
 
 
 def redactions(matches: Iterable[Match]) -> tuple[Redaction, ...]:
@@ -226,22 +191,26 @@ def detectors_for(policy: Policy, surface: Surface) -> DetectorSet:
 @lru_cache(maxsize=256)
 def _compiled(detectors: Detectors, surface: Surface) -> DetectorSet:
     entries: list[_Entry] = []
-
-    def add(kind: str, found: Iterable[Detector], model: DetectorModel, action: Action) -> None:
-        allow = frozenset(value.casefold() for value in model.allow)
-        entries.extend(_Entry(item, kind, action, model.style, allow, len(entries) + i) for i, item in enumerate(found))
-
-    if detectors.pii is not None and surface in detectors.pii.surfaces:
+    pii, secrets = detectors.pii, detectors.secrets
+    if pii is not None and surface in pii.surfaces:
         from guardmw.policy.entities import pii_detectors
 
-        add("pii", pii_detectors(detectors.pii), detectors.pii, detectors.pii.action)
-    if detectors.secrets is not None and surface in detectors.secrets.surfaces:
+        entries += _entries("pii", pii_detectors(pii), pii, pii.action)
+    if secrets is not None and surface in secrets.surfaces:
         from guardmw.policy.secrets import secret_detectors
 
-        add("secrets", secret_detectors(detectors.secrets), detectors.secrets, detectors.secrets.action)
+        entries += _entries("secrets", secret_detectors(secrets), secrets, secrets.action)
     for pattern in detectors.patterns:
-        add("patterns", [_custom(pattern)], DetectorModel(), pattern.action)
-    return DetectorSet(entries)
+        normalized = pattern.pattern.isascii() and _ASCII_ONLY.fullmatch(pattern.pattern) is not None
+        entries += _entries("patterns", [_custom(pattern)], DetectorModel(), pattern.action, normalized)
+    return DetectorSet([replace(entry, order=order) for order, entry in enumerate(entries)])
+
+
+def _entries(
+    kind: str, found: Iterable[Detector], model: DetectorModel, action: Action, normalized: bool = True
+) -> list[_Entry]:
+    allow = frozenset(value.casefold() for value in model.allow)
+    return [_Entry(detector, kind, action, model.style, allow, normalized) for detector in found]
 
 
 def _custom(pattern: PatternDetector) -> Detector:

@@ -89,8 +89,8 @@ def _find(given: str) -> Path:
 
 
 def _members(path: Path, given: str) -> list[Path]:
-    if not path.is_dir():
-        if path.exists():
+    if not given or not path.is_dir():
+        if given and path.exists():
             return [path]
         mend = nearest(given, bundled_ids(), f"Give a file, a directory, or one of {', '.join(bundled_ids())}.")
         raise PolicyError("no such policy file, directory or bundled policy", mend=mend, file=given)

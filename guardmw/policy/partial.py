@@ -8,15 +8,18 @@ partial matching works in PCRE and Java (``hitEnd``), which Python's `re` lacks.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from re import _constants as c  # type: ignore[attr-defined]
 from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
 
 Node = tuple[Any, Any]
-WHITESPACE = " \t\n\r\x0b\x0c"
+Alphabet = frozenset[str] | None
+"""The ASCII characters something is made of; None when others may be among them."""
 
+SPACES = " \n\t\r\x0b\x0c"
+_ASCII = "".join(map(chr, range(128)))
 _CATEGORIES = {
     c.CATEGORY_DIGIT: r"\d",
     c.CATEGORY_NOT_DIGIT: r"\D",
@@ -28,6 +31,8 @@ _CATEGORIES = {
 _LOOKING_BACK = {c.AT_BEGINNING: "^", c.AT_BEGINNING_STRING: r"\A"}
 _LOOKING_BOTH_WAYS = {c.AT_BOUNDARY: r"(?:\b|\Z)", c.AT_NON_BOUNDARY: r"(?:\B|\Z)"}
 _FLAG_LETTERS = ((re.ASCII, "a"), (re.IGNORECASE, "i"), (re.MULTILINE, "m"), (re.DOTALL, "s"))
+_CHARACTERS = (c.LITERAL, c.NOT_LITERAL, c.ANY, c.IN)
+_REPEATS = (c.MAX_REPEAT, c.MIN_REPEAT, c.POSSESSIVE_REPEAT)
 
 
 class Unsupported(ValueError):
@@ -35,30 +40,20 @@ class Unsupported(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """`full` matches at least what the pattern matches, `prefix` every beginning of that, the empty one too."""
-
-    full: str
-    prefix: str
-    max_chars: int
-    spaced: bool
-    back_chars: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Partial:
     """What is known of a pattern before its match is complete.
 
     `tail` (a regular expression, to be followed by ``\\Z``) matches every text that is the beginning of a match or of
-    what decides about it; `loose` matches wherever the pattern does when it sees at most `limit_chars` characters;
-    `reach_chars` is how many characters an attempt can look at, `back_chars` how many before it; `spaced`: a match may
-    hold white space.
+    what decides about it; `alphabet` is what such texts are made of, `spaced` whether SPACES are among it. `loose` matches wherever the pattern does when it
+    sees at most `limit_chars` characters. `reach_chars` is how many characters an attempt can look at, `back_chars`
+    how many before its start.
     """
 
     tail: str
     loose: str
     reach_chars: int
     back_chars: int
+    alphabet: Alphabet
     spaced: bool
 
 
@@ -67,68 +62,146 @@ def analyse(pattern: re.Pattern[str], limit_chars: int) -> Partial:
 
     Raises Unsupported for back-references and conditionals.
     """
-    parsed = parser.parse(pattern.pattern, pattern.flags)
-    parts = _sequence(list(parsed), limit_chars)
-    opening, loose = _flags(pattern.flags), parts.full
+    parts = _Reader(limit_chars, pattern.flags).sequence(list(parser.parse(pattern.pattern, pattern.flags)))
+    flags, loose = _letters(pattern.flags), parts.full
     for boundary in _LOOKING_BOTH_WAYS.values():  # a cut looks like a boundary where there is none
         loose = loose.replace(boundary, "")
     return Partial(
-        f"{opening}{parts.prefix})", f"{opening}{loose})", parts.max_chars, parts.back_chars, parts.spaced
+        f"(?{flags}:{parts.prefix})",
+        f"(?{flags}:{loose})",
+        parts.max_chars,
+        parts.back_chars,
+        parts.alphabet,
+        parts.spaced,
     )
 
 
-def _flags(flags: int) -> str:
-    letters = "".join(letter for flag, letter in _FLAG_LETTERS if flags & flag)
-    return f"(?{letters}:"
+def _letters(flags: int) -> str:
+    return "".join(letter for flag, letter in _FLAG_LETTERS if flags & flag)
 
 
-def _sequence(nodes: Sequence[Node], limit: int) -> Parts:
-    parts = [_node(node, limit) for node in nodes]
-    prefix = ""
-    for part in reversed(parts):
-        prefix = f"(?:{part.full}{prefix}|{part.prefix})" if part.full else f"(?:{prefix}|{part.prefix})"
-    return Parts(
-        "".join(part.full for part in parts),
-        prefix,
-        sum(part.max_chars for part in parts),
-        any(part.spaced for part in parts),
-        max((part.back_chars for part in parts), default=0),
-    )
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """`full` matches at least what a piece of a pattern matches, `prefix` every beginning of that, the empty one too."""
+
+    full: str
+    prefix: str
+    max_chars: int
+    alphabet: Alphabet = frozenset()
+    back_chars: int = 0
+    spaced: bool = False
 
 
-def _node(node: Node, limit: int) -> Parts:
-    kind, value = node
-    if kind in (c.LITERAL, c.NOT_LITERAL, c.ANY, c.IN):
-        return _character(node)
-    if kind is c.AT:
-        return _place(value)
-    if kind in (c.ASSERT, c.ASSERT_NOT):
-        return _assertion(kind, *value, limit)
-    if kind is c.BRANCH:
-        return _branch(value[1], limit)
-    if kind is c.SUBPATTERN:
-        return _group(value, limit)
-    if kind is c.ATOMIC_GROUP:
-        return _sequence(value, limit)
-    if kind in (c.MAX_REPEAT, c.MIN_REPEAT, c.POSSESSIVE_REPEAT):
-        return _repeat(*value, limit)
-    if kind is c.FAILURE:
-        return Parts("(?!)", "(?!)", 0, False)
-    raise Unsupported(f"{kind} in a pattern")
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads parsed patterns: one method for each kind of node of `re`'s parser."""
+
+    limit: int
+    flags: int
+
+    def sequence(self, nodes: Sequence[Node]) -> _Parts:
+        parts = [self._node(node) for node in nodes]
+        prefix = ""
+        for part in reversed(parts):
+            prefix = f"(?:{part.full}{prefix}|{part.prefix})"
+        return _joined(parts, "".join(part.full for part in parts), prefix, sum(part.max_chars for part in parts))
+
+    def _node(self, node: Node) -> _Parts:
+        kind, value = node
+        if kind in _CHARACTERS:
+            return self._character(node)
+        if kind is c.AT:
+            return _place(value)
+        if kind in (c.ASSERT, c.ASSERT_NOT):
+            return self._assertion(kind, *value)
+        if kind is c.BRANCH:
+            return self._branch(value[1])
+        if kind is c.SUBPATTERN:
+            return self._group(*value)
+        if kind is c.ATOMIC_GROUP:
+            return self.sequence(value)
+        if kind in _REPEATS:
+            return self._repeat(*value)
+        if kind is c.FAILURE:
+            return _Parts("(?!)", "(?!)", 0)
+        raise Unsupported(f"{kind} in a pattern")
+
+    def _character(self, node: Node) -> _Parts:
+        text = _class_text(node)
+        matches = re.compile(text, self.flags & re.IGNORECASE | re.DOTALL).fullmatch
+        alphabet = None if self._beyond_ascii(node) else frozenset(filter(matches, _ASCII))
+        return _Parts(text, f"{text}?", 1, alphabet, spaced=any(map(matches, SPACES)))
+
+    def _beyond_ascii(self, node: Node) -> bool:
+        kind, value = node
+        if kind is c.IN:
+            return any(self._beyond_ascii(member) for member in value)
+        if kind is c.RANGE:
+            return bool(value[1] > 127)
+        if kind is c.CATEGORY:
+            return not self.flags & re.ASCII or "NOT" in str(value)
+        return kind is not c.LITERAL or value > 127
+
+    def _assertion(self, kind: Any, direction: int, body: Sequence[Node]) -> _Parts:
+        if direction > 0:  # what follows decides: wait for it, and let every full match pass
+            return replace(self._undecided(list(body)), full="")
+        inner = self.sequence(list(body))
+        if any(kind in (c.AT, c.ASSERT, c.ASSERT_NOT) for kind, _ in body):
+            raise Unsupported("a look-behind that looks further")
+        sign = "<=" if kind is c.ASSERT else "<!"
+        return _Parts(f"(?{sign}{inner.full})", "", 0, back_chars=inner.max_chars)
+
+    def _undecided(self, body: list[Node]) -> _Parts:
+        """What follows a match while an assertion about it still awaits its last character."""
+        if len(body) == 1 and body[0][0] is c.BRANCH:
+            parts = [self._undecided(list(branch)) for branch in body[0][1][1]]
+            prefix = "|".join(part.prefix for part in parts)
+            return _joined(parts, "", f"(?:{prefix})", max(part.max_chars for part in parts))
+        if body and body[-1][0] in _CHARACTERS:
+            parts = self.sequence(body[:-1])
+            return replace(parts, max_chars=parts.max_chars + 1)
+        return self.sequence(body)
+
+    def _branch(self, branches: Sequence[Sequence[Node]]) -> _Parts:
+        parts = [self.sequence(list(branch)) for branch in branches]
+        full = "|".join(part.full for part in parts)
+        prefix = "|".join(part.prefix for part in parts)
+        return _joined(parts, f"(?:{full})", f"(?:{prefix})", max(part.max_chars for part in parts))
+
+    def _group(self, _: int | None, added: int, removed: int, body: Sequence[Node]) -> _Parts:
+        parts = _Reader(self.limit, (self.flags | added) & ~removed).sequence(list(body))
+        letters = _letters(added) + (f"-{_letters(removed)}" if removed else "")
+        return replace(parts, full=f"(?{letters}:{parts.full})", prefix=f"(?{letters}:{parts.prefix})")
+
+    def _repeat(self, low: int, high: Any, body: Sequence[Node]) -> _Parts:
+        inner = self.sequence(list(body))
+        most = self.limit if high is c.MAXREPEAT else int(high)
+        single = len(body) == 1 and body[0][0] in _CHARACTERS
+        one = inner.full if single else f"(?:{inner.full})"
+        full = f"{one}{{{min(low, most)},{most}}}"
+        prefix = f"{one}{{0,{most}}}" if single else f"(?:{one}{{0,{max(most - 1, 0)}}}{inner.prefix})"
+        return replace(inner, full=full, prefix=prefix, max_chars=inner.max_chars * most)
 
 
-def _place(code: Any) -> Parts:
+def _joined(parts: Sequence[_Parts], full: str, prefix: str, max_chars: int) -> _Parts:
+    back_chars = max((part.back_chars for part in parts), default=0)
+    spaced = any(part.spaced for part in parts)
+    return _Parts(full, prefix, max_chars, _union(part.alphabet for part in parts), back_chars, spaced)
+
+
+def _union(alphabets: Iterable[Alphabet]) -> Alphabet:
+    known = list(alphabets)
+    if None in known:
+        return None
+    return frozenset().union(*(alphabet for alphabet in known if alphabet is not None))
+
+
+def _place(code: Any) -> _Parts:
     if code in _LOOKING_BACK:
-        return Parts(_LOOKING_BACK[code], "", 0, False, 1)
+        return _Parts(_LOOKING_BACK[code], "", 0, back_chars=1)
     if code in _LOOKING_BOTH_WAYS:
-        return Parts(_LOOKING_BOTH_WAYS[code], "", 1, False, 1)
-    return Parts("", "\\n?", 2, True)  # an end, which a last line break may follow
-
-
-def _character(node: Node) -> Parts:
-    text = _class_text(node)
-    compiled = re.compile(text, re.DOTALL)
-    return Parts(text, f"{text}?", 1, any(compiled.fullmatch(space) for space in WHITESPACE))
+        return _Parts(_LOOKING_BOTH_WAYS[code], "", 1, back_chars=1)
+    return _Parts("", "\n?", 2, frozenset("\n"), spaced=True)  # an end, which a last line break may follow
 
 
 def _class_text(node: Node) -> str:
@@ -155,43 +228,3 @@ def _member(member: Node) -> str:
 
 def _escaped(codepoint: int) -> str:
     return f"\\U{codepoint:08x}"
-
-
-def _assertion(kind: Any, direction: int, body: Sequence[Node], limit: int) -> Parts:
-    inner = _sequence(list(body), limit)
-    if direction < 0 and any(kind in (c.AT, c.ASSERT, c.ASSERT_NOT) for kind, _ in body):
-        raise Unsupported("a look-behind that looks further")
-    if direction > 0:  # what follows decides: wait for it, and let every full match pass
-        return Parts("", inner.prefix, inner.max_chars, inner.spaced, inner.back_chars)
-    sign = "<=" if kind is c.ASSERT else "<!"
-    return Parts(f"(?{sign}{inner.full})", "", 0, False, inner.max_chars)
-
-
-def _branch(branches: Sequence[Sequence[Node]], limit: int) -> Parts:
-    parts = [_sequence(list(branch), limit) for branch in branches]
-    return Parts(
-        f"(?:{'|'.join(part.full for part in parts)})",
-        f"(?:{'|'.join(part.prefix for part in parts)})",
-        max(part.max_chars for part in parts),
-        any(part.spaced for part in parts),
-        max((part.back_chars for part in parts), default=0),
-    )
-
-
-def _group(value: tuple[int | None, int, int, Sequence[Node]], limit: int) -> Parts:
-    _, added, removed, body = value
-    parts = _sequence(list(body), limit)
-    letters = _flags(added)[2:-1] + (f"-{_flags(removed)[2:-1]}" if removed else "")
-    return replace(parts, full=f"(?{letters}:{parts.full})", prefix=f"(?{letters}:{parts.prefix})")
-
-
-def _repeat(low: int, high: Any, body: Sequence[Node], limit: int) -> Parts:
-    inner = _sequence(list(body), limit)
-    most = limit if high is c.MAXREPEAT else int(high)
-    full = f"(?:{inner.full}){{{min(low, most)},{most}}}"
-    if len(body) == 1 and body[0][0] in (c.LITERAL, c.NOT_LITERAL, c.ANY, c.IN):
-        full = f"{inner.full}{{{min(low, most)},{most}}}"
-        prefix = f"{inner.full}{{0,{most}}}"
-    else:
-        prefix = f"(?:(?:{inner.full}){{0,{max(most - 1, 0)}}}{inner.prefix})"
-    return replace(inner, full=full, prefix=prefix, max_chars=inner.max_chars * most)

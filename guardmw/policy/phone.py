@@ -6,18 +6,23 @@ import re
 from functools import partial
 from typing import Any
 
-from guardmw.policy.detector import Detector, Span, context_before
+import phonenumbers
 
-_SEPARATOR = r"[ .\-/()]"
+from guardmw.policy.detector import MANY_DIGITS, Detector, Span, context_before
+
 _PHONE = re.compile(
-    rf"(?<![\w.+/#$-])(?:\+\d|\(?\d)(?:{_SEPARATOR}{{0,2}}\d){{6,17}}"
+    r"(?<![\w.+/#$-])(?:\+\d{1,15}|\(?\d{1,15}\)?)(?:[ .\-/]{0,2}(?:\(0\) ?)?\(?\d{2,8}\)?){0,6}"
     r"(?: ?(?:[xX]|[eE]xt\.?) ?\d{1,6})?(?![\w]|[-/.]\d)",
     re.ASCII,
 )
-_GATE = re.compile(rf"\d(?:{_SEPARATOR}{{0,2}}\d){{6}}", re.ASCII)
 _GROUP_END = re.compile(r"(?<=\d)(?!\d)", re.ASCII)
-_NORTH_AMERICAN = re.compile(r"(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[-.])\d{3}[-.]\d{4}|(?:1[ .-]?)?\d{3} \d{3}[ -]\d{4}", re.ASCII)
-_BARE = re.compile(r"\d+", re.ASCII)
+_NORTH_AMERICAN = re.compile(
+    r"(?:1[ .-]?)?(?:\([2-9]\d\d\) ?[2-9]\d\d[-. ]?\d{4}|[2-9]\d\d([-. ]?)[2-9]\d\d(?:\1|-)\d{4})(?!\d)", re.ASCII
+)
+_FICTITIOUS = re.compile(r"(?:1[ .-]?)?(?:\(\d{3}\) ?|\d{3}[-.])\d{3}[-.]\d{4}", re.ASCII)
+"""Grouped as only phone numbers are, whether the area exists (555) or not."""
+_EXTENSION = re.compile(r"[xXeE]")
+_NOT_DIGITS = re.compile(r"\D+", re.ASCII)
 _NOT_PHONE = re.compile(
     r"\d{1,3}(?:\.\d{1,3}){3}|(?:19|20)\d\d[-/.]\d\d?[-/.]\d\d?.*|\d{1,2}[-/.]\d{1,2}[-/.](?:19|20)\d\d.*|\d{3}-\d{2}-\d{4}",
     re.ASCII,
@@ -31,44 +36,60 @@ _OTHER_NUMBER = re.compile(
     r"zip|code|transaction|port|pid|bytes?)\b",
     re.IGNORECASE,
 )
-_TRIES = 5
+_TRIES = 4
+_MIN_DIGITS, _MAX_DIGITS = 7, 15
 
 
 def phone_detector(region: str) -> Detector:
     """Numbers with a country code, and those written as in `region` (ISO 3166). All metadata is loaded here, once."""
-    import phonenumbers
-
     phonenumbers.PhoneMetadata.load_all()
     metadata = phonenumbers.PhoneMetadata.metadata_for_region(region)
-    return Detector("phone", _PHONE, partial(_phone, region=region, metadata=metadata), gate=_GATE)
+    return Detector("phone", _PHONE, partial(_phone, region=region, metadata=metadata), gate=MANY_DIGITS)
 
 
 def _phone(match: re.Match[str], region: str, metadata: Any) -> Span | None:
     """The longest phone number that starts here and ends with one of the groups of digits."""
-    text, context = match[0], context_before(match)
-    ends = [end.start() for end in _GROUP_END.finditer(text)][-1 : -_TRIES - 1 : -1]
-    for end in ends:
-        if _is_phone(text[:end], context, region, metadata):
+    text = match[0]
+    if len(_digits(text)) < _MIN_DIGITS:
+        return None
+    context = context_before(match)
+    other = _OTHER_NUMBER.search(context) is not None
+    told = not other and _TOLD.search(context) is not None
+    if not told and text[0] != "+" and (other or not _written_as_in(metadata, text)):
+        return None
+    for end in [end.start() for end in _GROUP_END.finditer(text)][-1 : -_TRIES - 1 : -1]:
+        if _is_phone(text[:end], told, region):
             opened = text[0] == "(" and ")" not in text[:end]
             return match.start() + opened, match.start() + end
     return None
 
 
-def _is_phone(text: str, context: str, region: str, metadata: Any) -> bool:
-    number = re.split(r"[xXeE]", text, maxsplit=1)[0].strip()
-    digits = re.sub(r"\D", "", number)
-    if not 7 <= len(digits) <= 15 or _NOT_PHONE.fullmatch(number):
+def _digits(text: str) -> str:
+    return _NOT_DIGITS.sub("", text)
+
+
+def _written_as_in(metadata: Any, text: str) -> bool:
+    """The way numbers are written in that region: in the groups of North America, or with the trunk prefix."""
+    if metadata is None:
+        return False
+    if metadata.country_code == 1:
+        return _NORTH_AMERICAN.match(text) is not None
+    return metadata.national_prefix != "0" or text.lstrip("(")[0] == "0"
+
+
+def _is_phone(text: str, told: bool, region: str) -> bool:
+    number = _EXTENSION.split(text, maxsplit=1)[0].strip()
+    digits = _digits(number)
+    if not _MIN_DIGITS <= len(digits) <= _MAX_DIGITS or _NOT_PHONE.fullmatch(number):
         return False
     if text[0] == "+":
         return _is_possible(digits)
-    if _TOLD.search(context) and not _OTHER_NUMBER.search(context):
+    if told:
         return len(set(digits)) > 1
-    return _is_national(number, digits, context, region, metadata)
+    return _FICTITIOUS.fullmatch(number) is not None or _is_valid(digits, region)
 
 
 def _is_possible(digits: str) -> bool:
-    import phonenumbers
-
     try:
         number = phonenumbers.parse(f"+{digits}")
     except phonenumbers.NumberParseException:
@@ -76,20 +97,7 @@ def _is_possible(digits: str) -> bool:
     return bool(phonenumbers.is_possible_number_with_reason(number) == phonenumbers.ValidationResult.IS_POSSIBLE)
 
 
-def _is_national(number: str, digits: str, context: str, region: str, metadata: Any) -> bool:
-    """Written as in the region: with its trunk prefix, or in the groups of North America."""
-    import phonenumbers
-
-    if metadata is None or _OTHER_NUMBER.search(context):
-        return False
-    if metadata.country_code == 1:
-        grouped = _NORTH_AMERICAN.fullmatch(number) is not None
-        if grouped and " " not in number[5:]:
-            return digits[-10] in "23456789" and digits[-7] in "23456789"
-        if not grouped and not (_BARE.fullmatch(number) and len(digits) == 10):
-            return False
-    elif metadata.national_prefix == "0" and digits[0] != "0":
-        return False
+def _is_valid(digits: str, region: str) -> bool:
     try:
         return bool(phonenumbers.is_valid_number(phonenumbers.parse(digits, region)))
     except phonenumbers.NumberParseException:

@@ -13,7 +13,15 @@ from guardmw.policy.schema import Style
 HASH_DIGITS = 6
 _KEY = secrets.token_bytes(32)  # of this process only: hashes in logs can't be tried against guesses
 _EMAIL = re.compile(r"(.)[^@]*@(.*)\.([^.]+)", re.DOTALL)
-_SHOWN_AT_END = {"credit_card": 4, "iban": 4, "phone": 2, "us_ssn": 4, "national_id": 2, "crypto_wallet": 4, "mac_address": 2}
+_SHOWN_AT_END = {
+    "credit_card": 4,
+    "iban": 4,
+    "phone": 2,
+    "us_ssn": 4,
+    "national_id": 2,
+    "crypto_wallet": 4,
+    "mac_address": 2,
+}
 
 
 def replacement(entity: str, value: str, style: Style) -> str:

@@ -26,25 +26,25 @@ TOKEN_CHARS = 512
 KEY_BLOCK_CHARS = 8192
 JWT_CHARS = 4096
 
-_PLUGINS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
+_PLUGINS: dict[str, tuple[tuple[str, tuple[str, ...] | re.Pattern[str]], ...]] = {
     "cloud_key": (("azure_storage_key.AzureStorageKeyDetector", ("accountkey=",)),),
     "api_key": (
-        ("stripe.StripeDetector", ("k_live_",)),
+        ("stripe.StripeDetector", ("rk_live_", "sk_live_")),
         ("sendgrid.SendGridDetector", ("sg.",)),
-        ("mailchimp.MailchimpDetector", ("-us",)),
+        ("mailchimp.MailchimpDetector", re.compile("-us[0-9]")),
         ("square_oauth.SquareOAuthDetector", ("sq0csp-",)),
-        ("telegram_token.TelegramBotTokenDetector", (":",)),
-        ("discord.DiscordBotTokenDetector", (".",)),
+        ("telegram_token.TelegramBotTokenDetector", re.compile("[0-9]{8}:")),
+        ("discord.DiscordBotTokenDetector", re.compile(r"[MNO][A-Za-z\d_-]{23}")),
         ("github_token.GitHubTokenDetector", ("ghp_", "gho_", "ghu_", "ghs_", "ghr_")),
-        ("slack.SlackDetector", ("xox", "hooks.slack.com")),
+        ("slack.SlackDetector", ("xox", "https://hooks.slack.com/services/t")),
     ),
     "access_token": (
         ("gitlab_token.GitLabTokenDetector", ("glpat-", "gldt-", "glft-", "glsoat-", "glrt-", "gr1348941", "glcbt-",
                                               "glimt-", "glptt-", "glagent-", "gloas-")),
-        ("pypi_token.PypiTokenDetector", ("pypi-",)),
+        ("pypi_token.PypiTokenDetector", ("pypi-age",)),
     ),
 }  # fmt: skip
-"""Classes under `detect_secrets.plugins`, each with what its matches always contain."""
+"""Classes under `detect_secrets.plugins`, each with how its matches begin (lower case) or what they contain."""
 
 _AWS_KEY_ID_PREFIXES = ("a3t", "abia", "acca", "akia", "asia")
 _CLOUD_PREFIXES = {
@@ -60,7 +60,8 @@ _CLOUD_PREFIXES = {
     "cfat_": r"[0-9A-Za-z]{40,60}",
     "cfk_": r"[0-9A-Za-z]{40,60}",
 }
-_AZURE_SECRET = re.compile(r"(?<![A-Za-z0-9_~.-])[A-Za-z0-9_~.]{3}\dQ~[A-Za-z0-9_~.-]{31,34}")
+_AZURE_SECRET = re.compile(r"(?<![A-Za-z0-9_~.-])[A-Za-z0-9_~.]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34}")
+_AZURE_GATE = re.compile("[0-9]Q~")
 
 _WORD = r"[0-9A-Za-z]"
 _DASHED = r"[0-9A-Za-z_-]"
@@ -147,13 +148,13 @@ def secret_detectors(config: SecretsDetector) -> list[Detector]:
 def _detectors(entity: SecretEntity) -> Iterator[Detector]:
     match entity:
         case "private_key":
-            yield Detector(entity, _PEM, hints=("private key",), max_chars=KEY_BLOCK_CHARS)
-            yield Detector(entity, _PUTTY, hints=("putty-user-key-file-",), max_chars=KEY_BLOCK_CHARS)
+            yield Detector(entity, _PEM, leads=("-----begin ",), max_chars=KEY_BLOCK_CHARS)
+            yield Detector(entity, _PUTTY, leads=("putty-user-key-file-",), max_chars=KEY_BLOCK_CHARS)
             yield Detector(entity, _ENCODED_PEM, _encoded_pem, ("ls0tls1crudjti",), max_chars=KEY_BLOCK_CHARS)
         case "cloud_key":
             yield _aws_key_id()
             yield _prefixed(entity, _CLOUD_PREFIXES)
-            yield Detector(entity, _AZURE_SECRET, hints=("q~",))
+            yield Detector(entity, _AZURE_SECRET, gate=_AZURE_GATE)
             yield aws_secret_assignment()
         case "api_key":
             yield _prefixed(entity, _API_KEY_PREFIXES)
@@ -162,7 +163,7 @@ def _detectors(entity: SecretEntity) -> Iterator[Detector]:
             yield _prefixed(entity, _ACCESS_TOKEN_PREFIXES)
             yield from token_assignments()
         case "jwt":
-            yield Detector(entity, _JWT, _jwt, hints=("eyj",), max_chars=JWT_CHARS)
+            yield Detector(entity, _JWT, _jwt, leads=("eyj",), max_chars=JWT_CHARS)
         case "password":
             yield from password_assignments()
         case "connection_string":
@@ -175,19 +176,21 @@ def _detectors(entity: SecretEntity) -> Iterator[Detector]:
 
 
 def _from_plugins(entity: SecretEntity) -> Iterator[Detector]:
-    for path, hints in _PLUGINS.get(entity, ()):
+    for path, clue in _PLUGINS.get(entity, ()):
+        leads, gate = ((), clue) if isinstance(clue, re.Pattern) else (clue, None)
         for pattern in _denylist(path):
-            yield Detector(entity, pattern, hints=hints, max_chars=TOKEN_CHARS)
+            yield Detector(entity, pattern, leads=leads, gate=gate, max_chars=TOKEN_CHARS)
 
 
 def _denylist(path: str) -> tuple[re.Pattern[str], ...]:
     module, name = path.split(".")
-    return tuple(getattr(import_module(f"detect_secrets.plugins.{module}"), name).denylist)
+    patterns = getattr(import_module(f"detect_secrets.plugins.{module}"), name).denylist
+    return tuple(re.compile(pattern.pattern, pattern.flags & ~re.UNICODE | re.ASCII) for pattern in patterns)
 
 
 def _aws_key_id() -> Detector:
     key_id = _denylist("aws.AWSKeyDetector")[0].pattern
-    return Detector("cloud_key", re.compile(rf"(?<![A-Z0-9])(?:{key_id})(?![A-Z0-9])"), hints=_AWS_KEY_ID_PREFIXES)
+    return Detector("cloud_key", re.compile(rf"(?<![A-Z0-9])(?:{key_id})(?![A-Z0-9])"), leads=_AWS_KEY_ID_PREFIXES)
 
 
 def _prefixed(entity: SecretEntity, bodies: dict[str, str]) -> Detector:
@@ -214,7 +217,11 @@ def _jwt(match: re.Match[str]) -> Span | None:
 
 def _encoded_pem(match: re.Match[str]) -> Span | None:
     """A PEM block in base64, when the block is a private key."""
-    return match.span() if b"PRIVATE KEY" in base64.b64decode(match[0][:40]) + base64.b64decode(match[0][40:80] + "==") else None
+    return (
+        match.span()
+        if b"PRIVATE KEY" in base64.b64decode(match[0][:40]) + base64.b64decode(match[0][40:80] + "==")
+        else None
+    )
 
 
 def _high_entropy(match: re.Match[str]) -> Span | None:

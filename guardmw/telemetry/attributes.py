@@ -56,7 +56,7 @@ def of_result(decision: Decision) -> Attributes:
 def of_verdict(verdict: Verdict, found: tuple[Finding, ...]) -> Attributes:
     tokens = verdict.tokens
     attributes: Attributes = {names.CACHE_HIT: verdict.cached, names.COMPONENT_VERSION: verdict.guard_version}
-    if tokens.prompt:  # the SDK takes 2 µs for every attribute; guards without a language model count no tokens
+    if tokens.prompt:  # the SDK takes 2 µs for every attribute, and not every guard counts tokens
         attributes[names.TOKENS_PROMPT] = tokens.prompt
         attributes[names.TOKENS_CACHED] = tokens.cached
         attributes[names.TOKENS_COMPLETION] = tokens.completion

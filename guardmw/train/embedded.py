@@ -6,26 +6,30 @@ tuned, and each text is read by its first window only (and, for harmless ones, b
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from guardmw.guard.calibration import Calibration
-from guardmw.guard.encoder import MANIFEST, FileHash, Manifest, TextEncoder, WeightFile, sha256
+from guardmw.guard.encoder import MANIFEST, FileHash, Manifest, Model, TextEncoder, WeightFile, sha256
 from guardmw.guard.wordpiece import WordPiece
+from guardmw.policy.load import bundled_ids, load_policies
+from guardmw.policy.schema import Policy
 from guardmw.train.dataset import read_folder, read_taxonomies
 from guardmw.train.encoder import export_encoder, export_vocabulary
 from guardmw.train.examples import WINDOWS, Examples, encoded, sample, training_set
-from guardmw.train.head import Head, export_head, train_head
-from guardmw.train.measure import calibrate, logits_of, measure, quantisation
-from guardmw.train.pairs import category_texts, read_themes
+from guardmw.train.head import export_head, train_head
+from guardmw.train.measure import calibrate, measure, pair_logits, policy_logits, shift_by_quantisation
+from guardmw.train.pairs import category_texts
 from guardmw.train.vectors import VectorCache
+from guardmw.types import SURFACES
 
 __all__ = ["Settings", "train_embedded"]
 
@@ -38,8 +42,9 @@ Vectors = NDArray[np.float32]
 @dataclass(frozen=True)
 class Settings:
     """`data` holds ``train/``, ``dev/`` and ``taxonomies.json``; `encoder` is a hub id or a folder; `limit` bounds the
-    training rows of each source; `false_positives` is the share of harmless dev texts that may reach 0.5 under any
-    of all themes, which fixes the calibration's bias; `cache` keeps vectors between runs."""
+    training rows of each source; `false_positives` is the share of any benign source's dev texts that may reach 0.5
+    under any of `policies` (files or ids; none given: the bundled ones), which fixes the calibration's bias; `cache`
+    keeps vectors between runs."""
 
     data: Path
     out: Path
@@ -49,7 +54,13 @@ class Settings:
     seed: int = 0
     epochs: int = 12
     limit: int = 4000
-    false_positives: float = 0.02
+    false_positives: float = 0.03
+    policies: tuple[str, ...] = ()
+
+    @property
+    def base(self) -> str:
+        """The encoder's name, without where it lay on this machine."""
+        return Path(self.encoder).name if Path(self.encoder).exists() else self.encoder
 
 
 def train_embedded(settings: Settings, tell: Tell) -> Manifest:
@@ -70,66 +81,66 @@ def train_embedded(settings: Settings, tell: Tell) -> Manifest:
             tell=lambda epoch, loss: tell(f"epoch {epoch} of {settings.epochs}: loss {loss:.4f}"),
         )  # fmt: skip
         export_head(head, folder / "head.onnx")
-        calibration, figures = _calibrated(settings, folder, head, categories, dev)
-        manifest = _manifest(settings, folder, dimensions, calibration, figures)
+        tell("calibrating")
+        manifest = _calibrated(settings, folder, dimensions, pair_logits(head, dev, categories), dev)
         _publish(folder, settings.out, manifest)
     return manifest
 
 
 def _text_encoder(folder: Path, name: str = "encoder.onnx") -> TextEncoder:
-    return TextEncoder((folder / name).read_bytes(), WordPiece((folder / "vocab.txt").read_text("utf-8")), threads=1)
+    return TextEncoder(folder / name, WordPiece((folder / "vocab.txt").read_text("utf-8")), threads=1)
 
 
 def _examples(settings: Settings, folder: Path, tell: Tell) -> tuple[Vectors, Examples, Examples]:
     """The categories' vectors, and the examples to train on and to calibrate with."""
     encoder = _text_encoder(folder)
-    cache = VectorCache(settings.cache or folder / "vectors.npz", sha256((folder / "encoder.onnx").read_bytes()), encoder.encode)
+    cache = VectorCache(settings.cache or folder / "vectors.npz", sha256(folder / "encoder.onnx"), encoder.encode)
     texts = category_texts(read_taxonomies(settings.data / "taxonomies.json"))
     categories = cache.of([encoder.words.ids(category.text) for category in texts])
     train_rows = sample(read_folder(settings.data / "train"), settings.limit, settings.seed)
     dev_rows = sample(read_folder(settings.data / "dev"), settings.limit, settings.seed)
     tell(f"encoding {len(train_rows)} training rows, {len(dev_rows)} dev rows and {len(texts)} categories")
-    return categories, *(
+    train, dev = (
         encoded(rows, texts, categories, encoder.words, cache, settings.seed) for rows in (train_rows, dev_rows)
-    )  # fmt: skip
+    )
+    return categories, train, dev
 
 
 def _calibrated(
-    settings: Settings, folder: Path, head: Head, categories: Vectors, dev: Examples
-) -> tuple[Calibration, dict[str, Any]]:
-    """The calibration on dev, and the figures it gives there."""
-    columns = first_phrasings()
-    logits = logits_of(head, dev.vectors, categories, dev.surfaces)
-    calibration = calibrate(logits, dev, columns, settings.false_positives)
-    figures = measure(logits, dev, columns, calibration)
-    picked = np.random.default_rng(settings.seed).permutation(len(dev.rows))[:QUANTISATION_SAMPLE]
-    exact = _text_encoder(folder, "encoder-fp32.onnx")
-    windows = [exact.words.ids(dev.rows[index].content)[: WINDOWS.size - 2] for index in picked]
-
-    def score(vectors: Vectors) -> Vectors:
-        return logits_of(head, vectors, categories[columns], dev.surfaces[picked])
-
-    vectors = (np.concatenate([encoder.encode([window]) for window in windows]) for encoder in (exact, _text_encoder(folder)))
-    figures["quantisation"] = quantisation(score, *vectors, calibration)
-    return calibration, figures
-
-
-def first_phrasings() -> list[int]:
-    """The columns of `category_texts` that hold each theme's first phrasing: a policy that forbids everything."""
-    counts = [len(theme.texts) for theme in read_themes().values()]
-    return [sum(counts[:index]) for index in range(len(counts))]
-
-
-def _manifest(
-    settings: Settings, folder: Path, dimensions: int, calibration: Calibration, figures: dict[str, Any]
+    settings: Settings, folder: Path, dimensions: int, pairs: NDArray[np.float32], dev: Examples
 ) -> Manifest:
-    contents = {name: (folder / name).read_bytes() for name in get_args(WeightFile)}
-    digest = sha256(b"".join(contents[name] for name in sorted(contents)))[:8]
-    return Manifest(
-        version=f"{settings.version}+{digest}", base=settings.encoder, dimensions=dimensions, windows=WINDOWS,
-        calibration=calibration, figures=figures,
-        files={name: FileHash(sha256=sha256(content), bytes=len(content)) for name, content in contents.items()},
-    )  # fmt: skip
+    """What vouches for the files in `folder`, with the calibration on dev and the figures it gives there."""
+    files = {
+        name: FileHash(sha256=sha256(folder / name), bytes=(folder / name).stat().st_size)
+        for name in get_args(WeightFile)
+    }
+    digest = hashlib.sha256("".join(files[name].sha256 for name in sorted(files)).encode()).hexdigest()[:8]
+    manifest = Manifest(
+        version=f"{settings.version}+{digest}", base=settings.base, dimensions=dimensions, windows=WINDOWS, files=files
+    )
+    model = Model(manifest, folder, threads=1)
+    policies = load_policies(*(settings.policies or bundled_ids())).policies
+    highest = {name: policy_logits(model, policy, dev.vectors, dev.surfaces) for name, policy in policies.items()}
+    calibration = calibrate(highest, pairs, dev, settings.false_positives)
+    figures = measure(highest, dev, calibration)
+    figures["quantisation"] = _quantisation(settings, folder, model, next(iter(policies.values())), dev, calibration)
+    return manifest.model_copy(update={"calibration": calibration, "figures": figures})
+
+
+def _quantisation(
+    settings: Settings, folder: Path, model: Model, policy: Policy, dev: Examples, calibration: Calibration
+) -> dict[str, float]:
+    """What int8 costs: a sample of dev texts, each encoded alone by the exact encoder and by the one that ships."""
+    picked = np.random.default_rng(settings.seed).permutation(len(dev.rows))[:QUANTISATION_SAMPLE]
+    picked = picked[[bool(policy.categories_on(SURFACES[dev.surfaces[index]])) for index in picked]]
+    windows = [model.words.ids(dev.rows[index].content)[: WINDOWS.size - 2] for index in picked]
+    exact, quantised = (
+        policy_logits(
+            model, policy, np.concatenate([encoder.encode([window]) for window in windows]), dev.surfaces[picked]
+        )
+        for encoder in (_text_encoder(folder, "encoder-fp32.onnx"), model.encoder)
+    )
+    return shift_by_quantisation(exact, quantised, calibration)
 
 
 def _publish(folder: Path, out: Path, manifest: Manifest) -> None:

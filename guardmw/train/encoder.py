@@ -17,7 +17,7 @@ OPSET = 17
 
 
 class _MeanPooled(torch.nn.Module):
-    """Unit-length mean of the last layer over the pieces that are not padding (Reimers & Gurevych, arXiv 1908.10084)."""
+    """Unit-length mean of the last layer over all pieces but padding (Reimers & Gurevych, arXiv 1908.10084)."""
 
     def __init__(self, encoder: Any) -> None:
         super().__init__()
@@ -42,7 +42,8 @@ def export_encoder(source: str, folder: Path) -> int:
         # The older exporter is deprecated, but its graph of this model is a sixth faster than the newer one's.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            model, (example, (example > 0).long()), str(folder / "encoder-fp32.onnx"), dynamo=False, opset_version=OPSET,
+            model, (example, (example > 0).long()), str(folder / "encoder-fp32.onnx"),
+            dynamo=False, opset_version=OPSET,
             input_names=["input_ids", "attention_mask"], output_names=["vectors"],
             dynamic_axes={"input_ids": names, "attention_mask": names, "vectors": {0: "windows"}},
         )  # fmt: skip
@@ -55,12 +56,17 @@ def export_encoder(source: str, folder: Path) -> int:
 
 
 def export_vocabulary(source: str, folder: Path) -> None:
-    """Write ``vocab.txt``, one piece a line in the order of ids. Raises ValueError when `source` is no uncased WordPiece."""
+    """Write ``vocab.txt``, one piece a line in the order of ids.
+
+    Raises ValueError when the tokenizer of `source` is no uncased WordPiece.
+    """
     tokenizer = AutoTokenizer.from_pretrained(source)
     pieces = tokenizer.get_vocab()
     ordered = sorted(pieces, key=pieces.__getitem__)
     if "[UNK]" not in pieces or tokenizer.tokenize("Hello") != tokenizer.tokenize("hello"):
-        raise ValueError(f"{source}: not an uncased WordPiece tokenizer, which is the only kind the embedded guard reads")
+        raise ValueError(
+            f"{source}: not an uncased WordPiece tokenizer, which is the only kind the embedded guard reads"
+        )
     if [pieces[piece] for piece in ordered] != list(range(len(ordered))):
         raise ValueError(f"{source}: the vocabulary has gaps")
     (folder / "vocab.txt").write_text("\n".join(ordered) + "\n", encoding="utf-8")

@@ -18,13 +18,15 @@ from guardmw.train.pairs import TOPICAL, UNKNOWN, CategoryText, label_matrix, us
 from guardmw.train.vectors import VectorCache
 from guardmw.types import SURFACES
 
-__all__ = ["WINDOWS", "Examples", "encoded", "sample", "training_set", "windows_of"]
+__all__ = ["BENIGN", "WINDOWS", "Examples", "encoded", "sample", "training_set", "windows_of"]
 
 WINDOWS = Windows(size=128, overlap=32, stream_size=64, look_back=8)
 TOPIC_COSINE = 0.3
 """From here on a harmless text may be about a topic that some policies forbid."""
 BENIGN = "benign_"
-BENIGN_WEIGHT = 2.0
+BENIGN_WEIGHT = 3.0
+FIRST_WORDS = (5, 20)
+"""How many pieces a stream's first check may hold."""
 
 Vectors = NDArray[np.float32]
 
@@ -42,12 +44,16 @@ class Examples:
         return np.array([SURFACES.index(surface_of(row.task) or "input") for row in self.rows])
 
     @property
-    def benign(self) -> NDArray[np.bool_]:
-        return np.array([row.source.startswith(BENIGN) for row in self.rows])
+    def sources(self) -> NDArray[np.str_]:
+        return np.array([row.source for row in self.rows])
+
+    @property
+    def unsafe(self) -> NDArray[np.bool_]:
+        return np.array([row.unsafe for row in self.rows])
 
 
 def sample(rows: Iterable[Row], limit: int, seed: int) -> list[Row]:
-    """The usable rows, at most `limit` of each source; of the benign ones all, for there is never enough harmless text."""
+    """The usable rows, at most `limit` of each source; the benign ones all: there is never enough harmless text."""
     by_source: dict[str, list[Row]] = {}
     for row in filter(usable, rows):
         by_source.setdefault(row.source, []).append(row)
@@ -59,7 +65,12 @@ def sample(rows: Iterable[Row], limit: int, seed: int) -> list[Row]:
 
 
 def encoded(
-    rows: Sequence[Row], texts: Sequence[CategoryText], categories: Vectors, words: WordPiece, cache: VectorCache, seed: int
+    rows: Sequence[Row],
+    texts: Sequence[CategoryText],
+    categories: Vectors,
+    words: WordPiece,
+    cache: VectorCache,
+    seed: int,
 ) -> Examples:
     cut = [(row, window) for row in rows for window in windows_of(row, words.ids(row.content), seed)]
     kept = [row for row, _ in cut]
@@ -72,21 +83,26 @@ def encoded(
 
 
 def windows_of(row: Row, ids: list[int], seed: int) -> list[list[int]]:
-    """The first window of a text; of a safe one, also a stream's window from anywhere inside, since any piece of a
-    safe text is safe."""
+    """The first window of a text; of a safe one also its first words, as a stream's first check has them, and a
+    stream's window from anywhere inside, since any piece of a safe text is safe."""
     size, piece = WINDOWS.size - 2, WINDOWS.stream_size - 2
+    rng = random.Random(f"{seed}{row.id}")  # noqa: S311
     windows = [ids[:size]] if ids else []
     if not row.unsafe and len(ids) > piece:
-        start = random.Random(f"{seed}{row.id}").randrange(len(ids) - piece + 1)  # noqa: S311
+        start = rng.randrange(len(ids) - piece + 1)
         windows.append(ids[start : start + piece])
+    if row.source.startswith(BENIGN) and len(ids) > FIRST_WORDS[1]:
+        windows.append(ids[: rng.randint(*FIRST_WORDS)])
     return windows
 
 
 def training_set(examples: Examples, categories: Vectors) -> TrainingSet:
     """A source weighs with the square root of its size: large ones count more, but none drowns the others."""
     counts = Counter(row.source for row in examples.rows)
-    weights = [counts[row.source] ** -0.5 * (BENIGN_WEIGHT if row.source.startswith(BENIGN) else 1) for row in examples.rows]
+    weights = [
+        counts[row.source] ** -0.5 * (BENIGN_WEIGHT if row.source.startswith(BENIGN) else 1) for row in examples.rows
+    ]
     return TrainingSet(
         texts=examples.vectors, categories=categories, labels=examples.labels, surfaces=examples.surfaces,
-        unsafe=np.array([row.unsafe for row in examples.rows]), weights=np.array(weights, dtype=np.float32),
+        unsafe=examples.unsafe, weights=np.array(weights, dtype=np.float32),
     )  # fmt: skip

@@ -19,8 +19,9 @@ __all__ = ["Head", "TrainingSet", "export_head", "train_head"]
 INPUTS = ["content", "categories", "unsafe", "safe", "surface"]
 HARDEST = 4
 """How many of a text's highest wrong categories weigh as much as all its others: what users feel is the maximum."""
-PRECEDENT_SHARE = 0.3
+PRECEDENT_SHARE = 0.5
 """How often a category has precedents while training."""
+PRECEDENT_POOL = 16
 OPSET = 17
 
 
@@ -33,7 +34,9 @@ class Head(nn.Module):
 
     def __init__(self, dimensions: int, space: int = 128, hidden: int = 128, dropout: float = 0.2) -> None:
         super().__init__()
-        self.text = nn.Sequential(nn.Linear(dimensions + len(SURFACES), 256), nn.GELU(), nn.Dropout(dropout))
+        self.text = nn.Sequential(
+            nn.Dropout(dropout / 2), nn.Linear(dimensions + len(SURFACES), 256), nn.GELU(), nn.Dropout(dropout)
+        )
         self.harm = nn.Linear(256, 1)
         self.project_text = nn.Linear(dimensions, space, bias=False)
         self.project_category = nn.Linear(dimensions, space, bias=False)
@@ -44,12 +47,22 @@ class Head(nn.Module):
         self.out = nn.Sequential(nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, 64), nn.GELU(), nn.Linear(64, 1))
 
     def forward(
-        self, content: torch.Tensor, categories: torch.Tensor, unsafe: torch.Tensor, safe: torch.Tensor, surface: torch.Tensor
+        self,
+        content: torch.Tensor,
+        categories: torch.Tensor,
+        unsafe: torch.Tensor,
+        safe: torch.Tensor,
+        surface: torch.Tensor,
     ) -> torch.Tensor:
         return self.both(content, categories, unsafe, safe, surface.expand(content.shape[0], -1))[0]
 
     def both(
-        self, content: torch.Tensor, categories: torch.Tensor, unsafe: torch.Tensor, safe: torch.Tensor, surfaces: torch.Tensor
+        self,
+        content: torch.Tensor,
+        categories: torch.Tensor,
+        unsafe: torch.Tensor,
+        safe: torch.Tensor,
+        surfaces: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The logits of the pairs, and of each text being harmful at all."""
         text = self.text(torch.cat([content * 20, surfaces], dim=1))
@@ -57,7 +70,7 @@ class Head(nn.Module):
         category = self.project_category(categories * 20)
         products = self.project_text(content * 20).unsqueeze(1) * category.unsqueeze(0)
         cosine = content @ categories.T
-        scalars = torch.stack([cosine * 4, unsafe * 4, safe * 4, harm.expand(-1, len(categories)) / 4], dim=2)
+        scalars = torch.stack([cosine * 4, unsafe * 4, safe * 4, harm.expand(-1, categories.shape[0]) / 4], dim=2)
         pair = self.from_pair(torch.cat([self.noise(products) / 4, scalars], dim=2))
         hidden = pair + self.from_text(text).unsqueeze(1) + self.from_category(self.noise(category)).unsqueeze(0)
         return self.out(hidden).squeeze(2), harm.squeeze(1)
@@ -77,9 +90,11 @@ class TrainingSet:
 
 
 def train_head(data: TrainingSet, *, epochs: int, seed: int, tell: Callable[[int, float], None], batch: int = 256,
-               columns: int = 96, rate: float = 1e-3) -> Head:  # fmt: skip
+               columns: int = 48, rate: float = 1e-3) -> Head:  # fmt: skip
     """A head trained for `epochs` passes; `tell(epoch, loss)` after each. The same seed gives the same head."""
     torch.manual_seed(seed)
+    # On one thread sums keep their order, so that a seed gives the same head; the head is too small to gain by more.
+    torch.set_num_threads(1)
     rng = np.random.default_rng(seed)
     head = Head(data.texts.shape[1])
     optimizer = torch.optim.AdamW(head.parameters(), lr=rate, weight_decay=0.02)
@@ -91,7 +106,7 @@ def train_head(data: TrainingSet, *, epochs: int, seed: int, tell: Callable[[int
         for step in range(len(order) // batch):
             loss = _loss(head, data, order[step * batch : (step + 1) * batch], columns, rng)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_(head.parameters(), 1.0)
             optimizer.step()
             schedule.step()
@@ -100,7 +115,9 @@ def train_head(data: TrainingSet, *, epochs: int, seed: int, tell: Callable[[int
     return head.eval()
 
 
-def _loss(head: Head, data: TrainingSet, rows: NDArray[np.int64], columns: int, rng: np.random.Generator) -> torch.Tensor:
+def _loss(
+    head: Head, data: TrainingSet, rows: NDArray[np.int64], columns: int, rng: np.random.Generator
+) -> torch.Tensor:
     chosen = rng.choice(data.labels.shape[1], size=min(columns, data.labels.shape[1]), replace=False)
     labels = torch.from_numpy(data.labels[np.ix_(rows, chosen)].astype(np.float32))
     unsafe, safe = (_precedents(data, rows, chosen, label, rng) for label in (YES, NO))
@@ -123,15 +140,19 @@ def _loss(head: Head, data: TrainingSet, rows: NDArray[np.int64], columns: int, 
     return (per_row * weights).sum() / weights.sum()
 
 
-def _precedents(data: TrainingSet, rows: NDArray[np.int64], chosen: NDArray[np.int64], label: int, rng: np.random.Generator
-                ) -> torch.Tensor:  # fmt: skip
-    """The cosines that precedents of this label would have: some categories get three texts of the batch as theirs."""
+def _precedents(
+    data: TrainingSet, rows: NDArray[np.int64], chosen: NDArray[np.int64], label: int, rng: np.random.Generator
+) -> torch.Tensor:
+    """The cosines that precedents of this label would have: some categories get a few texts of the batch as theirs,
+    of those that are closest to the category, as people pick them who write policies."""
     cosines = np.zeros((len(rows), len(chosen)), dtype=np.float32)
     texts = data.texts[rows]
+    closeness = texts @ data.categories[chosen].T
     for column in np.flatnonzero(rng.random(len(chosen)) < PRECEDENT_SHARE):
-        candidates = np.flatnonzero(data.labels[rows, chosen[column]] == label)
-        if len(candidates):
-            cases = rng.choice(candidates, size=min(len(candidates), int(rng.integers(1, 4))), replace=False)
+        fitting = np.where(data.labels[rows, chosen[column]] == label, closeness[:, column], -np.inf)
+        closest = np.argsort(-fitting)[: min(PRECEDENT_POOL, int(np.isfinite(fitting).sum()))]
+        if len(closest):
+            cases = rng.choice(closest, size=min(len(closest), int(rng.integers(1, 5))), replace=False)
             cosines[:, column] = (texts @ texts[cases].T).max(axis=1)
             # A case must not be recognised by being itself.
             cosines[cases, column] = np.median(cosines[:, column])
@@ -149,5 +170,7 @@ def export_head(head: Head, file: Path) -> None:
     axes = {0: "windows", 1: "categories"}
     torch.onnx.export(
         head, example, str(file), dynamo=False, opset_version=OPSET, input_names=INPUTS, output_names=["logits"],
-        dynamic_axes={"content": {0: "windows"}, "categories": {0: "categories"}, "unsafe": axes, "safe": axes, "logits": axes},
+        dynamic_axes={"content": {0: "windows"}, "categories": {0: "categories"}} | dict.fromkeys(
+            ("unsafe", "safe", "logits"), axes
+        ),
     )  # fmt: skip

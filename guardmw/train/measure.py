@@ -1,8 +1,8 @@
-"""Calibrating a trained head, and what it reaches on texts it was not trained on."""
+"""Calibrating a trained head under real policies, and what it reaches on texts it was not trained on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,37 +11,66 @@ from numpy.typing import NDArray
 from torch import nn
 
 from guardmw.guard.calibration import Calibration
-from guardmw.train.examples import Examples
+from guardmw.guard.embedded import PolicyVectors
+from guardmw.guard.encoder import Model
+from guardmw.policy.schema import Policy
+from guardmw.train.examples import BENIGN, Examples
 from guardmw.train.head import Head
 from guardmw.train.pairs import NO, YES
 from guardmw.types import SURFACES
 
-__all__ = ["calibrate", "logits_of", "measure", "quantisation"]
+__all__ = ["calibrate", "measure", "pair_logits", "policy_logits", "shift_by_quantisation"]
 
 Vectors = NDArray[np.float32]
 BATCH = 512
 TEMPERATURES = np.geomspace(0.25, 8.0, 61)
+FEWEST = 40
+"""Sources with fewer examples say too little about a rate of a few per cent."""
 
 
-def logits_of(head: Head, texts: Vectors, categories: Vectors, surfaces: NDArray[np.int64]) -> Vectors:
-    """Texts by categories, without precedents."""
+def pair_logits(head: Head, examples: Examples, categories: Vectors) -> Vectors:
+    """Examples by the training's categories, without precedents."""
     rows = []
     columns = torch.from_numpy(categories)
     with torch.no_grad():
-        for start in range(0, len(texts), BATCH):
+        for start in range(0, len(examples.rows), BATCH):
             batch = slice(start, start + BATCH)
-            none = torch.zeros(len(texts[batch]), len(categories))
-            one_hot = nn.functional.one_hot(torch.from_numpy(surfaces[batch]), len(SURFACES)).float()
-            rows.append(head.both(torch.from_numpy(texts[batch]), columns, none, none, one_hot)[0].numpy())
+            texts = torch.from_numpy(examples.vectors[batch])
+            none = torch.zeros(len(texts), len(categories))
+            surfaces = nn.functional.one_hot(torch.from_numpy(examples.surfaces[batch]), len(SURFACES)).float()
+            rows.append(head.both(texts, columns, none, none, surfaces)[0].numpy())
     return np.concatenate(rows)
 
 
-def calibrate(logits: Vectors, examples: Examples, columns: Sequence[int], false_positives: float) -> Calibration:
-    """The calibration with which at most `false_positives` of the benign examples reach 0.5 under any of `columns`,
-    and of those the one whose probabilities fit the labels best (least cross-entropy, both answers weighing alike)."""
-    highest = logits[examples.benign][:, list(columns)].max(axis=1)
-    bias = -float(np.quantile(highest, 1 - false_positives, method="higher"))
-    yes, no = logits[examples.labels == YES], logits[examples.labels == NO]
+def policy_logits(model: Model, policy: Policy, texts: Vectors, surfaces: NDArray[np.int64]) -> Vectors:
+    """The highest logit of each text under the categories of `policy` on its surface; -inf where there are none."""
+    vectors = PolicyVectors(model, policy)
+    highest = np.full(len(texts), -np.inf, dtype=np.float32)
+    for index in set(surfaces.tolist()):
+        if policy.categories_on(SURFACES[index]):
+            there = surfaces == index
+            logits = vectors.on(SURFACES[index]).logits(model, texts[there], SURFACES[index])
+            highest[there] = logits.max(axis=1)
+    return highest
+
+
+def calibrate(
+    highest: Mapping[str, Vectors], pairs: Vectors, examples: Examples, false_positives: float
+) -> Calibration:
+    """The calibration with which at most `false_positives` of the examples of any benign source reach 0.5 under any
+    policy, and of those the one whose probabilities fit the labels best.
+
+    `highest` holds `policy_logits` by policy, `pairs` the `pair_logits`, both of `examples`. The fit is the least
+    cross-entropy, both answers weighing alike.
+    """
+    limits = [
+        np.quantile(logits[examples.sources == source], 1 - false_positives, method="higher")
+        for logits in highest.values()
+        for source in _common(examples)
+        if source.startswith(BENIGN)
+    ]
+    bias = -float(max(limits))
+    yes, no = pairs[examples.labels == YES], pairs[examples.labels == NO]
 
     def cross_entropy(temperature: float) -> float:
         losses = [np.logaddexp(0, sign * (part + bias) / temperature).mean() for part, sign in ((yes, -1), (no, 1))]
@@ -50,32 +79,29 @@ def calibrate(logits: Vectors, examples: Examples, columns: Sequence[int], false
     return Calibration(temperature=float(min(TEMPERATURES, key=cross_entropy)), bias=bias)
 
 
-def measure(logits: Vectors, examples: Examples, columns: Sequence[int], calibration: Calibration) -> dict[str, Any]:
-    """Shares per source at the probability 0.5: `recall` of unsafe texts found under any category that is theirs,
-    `recall_any` under any of `columns`, `false_positives` of safe texts that reach it under any of `columns`."""
-    over = logits + calibration.bias >= 0
-    any_column = over[:, list(columns)].any(axis=1)
-    own = (over & (examples.labels == YES)).any(axis=1)
-    unsafe = np.array([row.unsafe for row in examples.rows])
-    sources = np.array([row.source for row in examples.rows])
-
-    def shares(hits: NDArray[np.bool_], among: NDArray[np.bool_]) -> dict[str, float]:
-        by_source = {source: hits[among & (sources == source)] for source in sorted(set(sources[among]))}
-        return {source: round(float(found.mean()), 4) for source, found in by_source.items()} | {
-            "all": round(float(hits[among].mean()), 4)
+def measure(highest: Mapping[str, Vectors], examples: Examples, calibration: Calibration) -> dict[str, Any]:
+    """By policy, the shares of each source's examples that reach 0.5 under any of its categories: `recall` of the
+    unsafe ones (of which a policy may rightly allow some), `false_positives` of the safe ones."""
+    figures: dict[str, Any] = {}
+    for policy, logits in highest.items():
+        over = logits >= -calibration.bias
+        figures[policy] = {
+            name: {
+                source: round(float(np.mean(over[among & (examples.sources == source)])), 4)
+                for source in sorted(set(examples.sources[among]))
+            }
+            for name, among in (("recall", examples.unsafe), ("false_positives", ~examples.unsafe))
         }
-
-    return {
-        "recall": shares(own, unsafe),
-        "recall_any": shares(any_column, unsafe),
-        "false_positives": shares(any_column, ~unsafe),
-        "benign": round(float(any_column[examples.benign].mean()), 4),
-    }
+    return figures
 
 
-def quantisation(score: Callable[[Vectors], Vectors], exact: Vectors, quantised: Vectors, calibration: Calibration) -> dict[str, float]:
-    """How far probabilities move from the encoder in single precision to the one that ships: `score` gives the logits
-    of vectors of the same texts, `exact` and `quantised`."""
-    before, after = (1 / (1 + np.exp(-(score(part) + calibration.bias) / calibration.temperature)) for part in (exact, quantised))
+def shift_by_quantisation(exact: Vectors, quantised: Vectors, calibration: Calibration) -> dict[str, float]:
+    """How far probabilities move between the logits of vectors in single precision and those of the int8 encoder."""
+    before, after = (np.vectorize(calibration.probability)(logits) for logits in (exact, quantised))
     moved = np.abs(before - after)
     return {"mean": round(float(moved.mean()), 5), "max": round(float(moved.max()), 5)}
+
+
+def _common(examples: Examples) -> list[str]:
+    sources, counts = np.unique(examples.sources, return_counts=True)
+    return [str(source) for source, count in zip(sources, counts, strict=True) if count >= FEWEST]

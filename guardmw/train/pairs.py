@@ -25,7 +25,8 @@ YES, NO, UNKNOWN = 1, 0, -1
 GENERAL = "general_harm"
 NOT_PLAINLY_HARM = frozenset({
     "profanity", "sensitive_request", "prompt_extraction", "jailbreak", "injection", "political", "copyright",
-    "financial_advice", "legal_advice", "health_advice", "gambling", "property_damage", "suspicious_download", "unethical",
+    "financial_advice", "legal_advice", "health_advice", "gambling", "property_damage",
+    "suspicious_download", "unethical",
 })  # fmt: skip
 """Themes that some policies forbid, though their texts do no plain harm."""
 
@@ -37,7 +38,8 @@ UNFIT_SOURCES = frozenset({
     "toolemu", "openagentsafety", "privacylens",  # the label hangs on the context, which is not in the content
 })  # fmt: skip
 CONTEXTUAL = frozenset({
-    "diasafety/Risk Ignorance", "diasafety/Toxicity Agreement", "diasafety/Unauthorized Expertise", "dices/unsafe_to_raters",
+    "diasafety/Risk Ignorance", "diasafety/Toxicity Agreement", "diasafety/Unauthorized Expertise",
+    "dices/unsafe_to_raters",
 })  # fmt: skip
 UNFIT_UNSAFE_SOURCES = frozenset({"agent_safetybench"})
 """Their unsafe rows are unsafe in an environment that the content doesn't show."""
@@ -57,7 +59,7 @@ class Theme(BaseModel):
 
 @dataclass(frozen=True)
 class CategoryText:
-    """A category as the encoder sees it; `key` is ``taxonomy/category`` for one of a taxonomy, None for a theme's phrasing."""
+    """A category as the encoder sees it; `key` is ``taxonomy/category``, or None for a theme's phrasing."""
 
     text: str
     themes: frozenset[str]
@@ -78,13 +80,12 @@ def themes_of(key: str) -> frozenset[str]:
 
 def category_texts(taxonomies: dict[str, Taxonomy]) -> list[CategoryText]:
     """Every phrasing of every theme, and every category of the taxonomies that stands under one."""
-    phrasings = [
-        CategoryText(text, frozenset({name})) for name, theme in read_themes().items() for text in theme.texts
-    ]
+    phrasings = [CategoryText(text, frozenset({name})) for name, theme in read_themes().items() for text in theme.texts]
     named = [
-        CategoryText(f"{category.replace('_', ' ')}. {definition}", themes_of(f"{name}/{category}"), f"{name}/{category}")
+        CategoryText(f"{category.replace('_', ' ')}. {definition}", themes_of(key), key)
         for name, taxonomy in taxonomies.items()
         for category, definition in taxonomy.categories.items()
+        for key in [f"{name}/{category}"]
     ]
     return phrasings + [category for category in named if category.themes]
 

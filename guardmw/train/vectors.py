@@ -32,7 +32,9 @@ class VectorCache:
                 if str(kept["encoder"]) == encoder_sha256:
                     self._vectors = {key.tobytes(): row for key, row in zip(kept["keys"], kept["vectors"], strict=True)}
 
-    def of(self, windows: Sequence[Sequence[int]], done: Callable[[int], None] = lambda count: None) -> NDArray[np.float32]:
+    def of(
+        self, windows: Sequence[Sequence[int]], done: Callable[[int], None] = lambda count: None
+    ) -> NDArray[np.float32]:
         """One unit vector per window; `done` is told how many were computed since it was last called."""
         keys = [_key(window) for window in windows]
         missing = {key: window for key, window in zip(keys, windows, strict=True) if key not in self._vectors}
