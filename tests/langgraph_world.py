@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessageChunk
 from langchain_core.tracers.base import BaseTracer
 from langchain_core.tracers.schemas import Run
@@ -16,10 +17,12 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from guardmw.policy.schema import Category, Detectors, PiiDetector, Policy, Streaming
 from guardmw.testing import FakeGuard, ScriptedChatModel
+from guardmw_langgraph import guard_model
 
 FORBIDDEN = "XYZZY"
 MAIL = "jane.doe@example.com"
 REPLACEMENT = "I can't help with that."
+BAD = f"It is fine so far, and then comes {FORBIDDEN} and a lot more that nobody should have to pay for."
 UNAVAILABLE = "This could not be checked just now, so it is not shown."
 
 
@@ -32,6 +35,16 @@ def policy(**changes: Any) -> Policy:
         "streaming": Streaming(first_chunk=2, chunk=6, max_hold_ms=50),
     }
     return Policy(**{**fields, **changes})
+
+
+def guarded(model: BaseChatModel, **changes: Any) -> Any:
+    """`model` behind a guard that knows the forbidden word, under `policy(**changes)`."""
+    return guard_model(model, policy(**changes), guard=FakeGuard(FORBIDDEN))
+
+
+def whole(chunks: list[AIMessageChunk]) -> AIMessageChunk:
+    """The message that `chunks` add up to."""
+    return sum(chunks[1:], chunks[0])
 
 
 @dataclass
@@ -85,19 +98,19 @@ class Scenario:
 
 
 def _reasoning(*parts: str) -> list[AIMessageChunk]:
-    return [AIMessageChunk("", additional_kwargs={"reasoning_content": part}) for part in parts]
+    return [AIMessageChunk(content="", additional_kwargs={"reasoning_content": part}) for part in parts]
 
 
 def _thinking(*parts: str) -> list[AIMessageChunk]:
-    return [AIMessageChunk([{"type": "thinking", "thinking": part, "index": 0}]) for part in parts]
+    return [AIMessageChunk(content=[{"type": "thinking", "thinking": part, "index": 0}]) for part in parts]
 
 
 def _block(text: str, index: int = 1) -> AIMessageChunk:
-    return AIMessageChunk([{"type": "text", "text": text, "index": index}])
+    return AIMessageChunk(content=[{"type": "text", "text": text, "index": index}])
 
 
 def _logprobs(text: str) -> AIMessageChunk:
-    return AIMessageChunk(text, response_metadata={"logprobs": {"content": [{"token": text, "logprob": -0.1}]}})
+    return AIMessageChunk(content=text, response_metadata={"logprobs": {"content": [{"token": text, "logprob": -0.1}]}})
 
 
 CLEAN = "Of  course.\n\nHere is   what you asked for:\t42 — ünïcödé \U0001f600, and then some more to fill chunks. "
@@ -216,7 +229,7 @@ class World:
     saver: InMemorySaver = field(default_factory=InMemorySaver)
     callbacks: Overheard = field(default_factory=Overheard)
     tracer: Traced = field(default_factory=Traced)
-    config: dict[str, Any] = field(init=False)
+    config: Any = field(init=False)
 
     def __post_init__(self) -> None:
         self.config = {"configurable": {"thread_id": "1"}, "callbacks": [self.callbacks, self.tracer]}

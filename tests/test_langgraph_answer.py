@@ -24,7 +24,7 @@ sizes = st.integers(1, 12)
 
 def _meta(**metadata: Any) -> AIMessageChunk:
     usage = {"input_tokens": 3, "output_tokens": 5, "total_tokens": 8}
-    return AIMessageChunk("", response_metadata=metadata, usage_metadata=usage, chunk_position="last")
+    return AIMessageChunk(content="", response_metadata=metadata, usage_metadata=usage, chunk_position="last")
 
 
 @st.composite
@@ -39,22 +39,22 @@ def anthropic(draw: st.DrawFn) -> Chunks:
         *({"type": "text", "text": part, "index": 1} for part in deltas(draw(texts), size)),
         {"type": "text", "text": "", "citations": [{"cited_text": draw(texts), "index": 0}], "index": 1},
     ]
-    chunks = [AIMessageChunk([block], response_metadata=head, id="msg_1") for block in blocks]
+    chunks = [AIMessageChunk(content=[block], response_metadata=head, id="msg_1") for block in blocks]
     search = [
         {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}, "index": 2},
         *({"type": "input_json_delta", "partial_json": part, "index": 2} for part in deltas(draw(texts), size)),
         {"type": "web_search_tool_result", "content": [{"title": draw(texts)}], "index": 3},
         {"type": "text", "text": draw(texts), "index": 4},
     ]
-    chunks += [AIMessageChunk([block], response_metadata=head) for block in search]
+    chunks += [AIMessageChunk(content=[block], response_metadata=head) for block in search]
     args = deltas(json.dumps({"q": draw(texts)}), size)
     begin = {"type": "tool_use", "id": "toolu_1", "name": "find", "input": {}, "index": 5}
     call = tool_call_chunk(name="find", args="", id="toolu_1", index=5)
-    chunks.append(AIMessageChunk([begin], tool_call_chunks=[call], response_metadata=head))
+    chunks.append(AIMessageChunk(content=[begin], tool_call_chunks=[call], response_metadata=head))
     for part in args:
         delta = {"type": "input_json_delta", "partial_json": part, "index": 5}
-        chunks.append(AIMessageChunk([delta], tool_call_chunks=[tool_call_chunk(args=part, index=5)]))
-    last = AIMessageChunk([], response_metadata={"stop_reason": "tool_use", **head}, chunk_position="last")
+        chunks.append(AIMessageChunk(content=[delta], tool_call_chunks=[tool_call_chunk(args=part, index=5)]))
+    last = AIMessageChunk(content=[], response_metadata={"stop_reason": "tool_use", **head}, chunk_position="last")
     return [*chunks, last]
 
 
@@ -62,19 +62,23 @@ def anthropic(draw: st.DrawFn) -> Chunks:
 def openai(draw: st.DrawFn) -> Chunks:
     """Reasoning beside the content, calls in additional_kwargs too, log-probabilities."""
     size = draw(sizes)
-    chunks = [AIMessageChunk("", id="chatcmpl-1", response_metadata={"model_provider": "openai"})]
-    chunks += [AIMessageChunk("", additional_kwargs={"reasoning_content": part}) for part in deltas(draw(texts), size)]
+    chunks = [AIMessageChunk(content="", id="chatcmpl-1", response_metadata={"model_provider": "openai"})]
+    chunks += [
+        AIMessageChunk(content="", additional_kwargs={"reasoning_content": part}) for part in deltas(draw(texts), size)
+    ]
     for part in deltas(draw(texts), size):
         logprobs = {"logprobs": {"content": [{"token": part, "logprob": -0.5}]}}
-        chunks.append(AIMessageChunk(part, response_metadata=logprobs))
+        chunks.append(AIMessageChunk(content=part, response_metadata=logprobs))
     for number, name in enumerate(("find", "look")):
         args, call_id = json.dumps({"q": draw(texts)}), f"call_{number}"
         for place, part in enumerate(deltas(args, size)):
             ident = {"name": name, "id": call_id} if place == 0 else {}
-            call = tool_call_chunk(args=part, index=number, **ident)  # type: ignore[arg-type]
+            call = tool_call_chunk(args=part, index=number, **ident)
             function = {"arguments": part, **({"name": name} if place == 0 else {})}
             spelled = {"index": number, "function": function, **({"id": call_id} if place == 0 else {})}
-            chunks.append(AIMessageChunk("", tool_call_chunks=[call], additional_kwargs={"tool_calls": [spelled]}))
+            chunks.append(
+                AIMessageChunk(content="", tool_call_chunks=[call], additional_kwargs={"tool_calls": [spelled]})
+            )
     return [*chunks, _meta(finish_reason="tool_calls", model_name="gpt")]
 
 
@@ -92,8 +96,8 @@ def responses(draw: st.DrawFn) -> Chunks:
     blocks.append({"type": "image", "base64": "aGVsbG8=", "mime_type": "image/png", "index": 2})
     blocks.append({"type": "web_search_call", "id": "ws_1", "status": "completed", "index": 3})
     return [
-        *(AIMessageChunk([block]) for block in blocks),
-        AIMessageChunk([], response_metadata={"id": "resp_1"}, chunk_position="last"),
+        *(AIMessageChunk(content=[block]) for block in blocks),
+        AIMessageChunk(content=[], response_metadata={"id": "resp_1"}, chunk_position="last"),
     ]
 
 

@@ -47,8 +47,8 @@ def _anthropic(*texts: str) -> list[AIMessageChunk]:
         begin = tool_call_chunk(name="find", args="", id=ident, index=index)
         delta = {"type": "input_json_delta", "partial_json": args, "index": index}
         chunks += [
-            AIMessageChunk([block], tool_call_chunks=[begin]),
-            AIMessageChunk([delta], tool_call_chunks=[tool_call_chunk(args=args, index=index)]),
+            AIMessageChunk(content=[block], tool_call_chunks=[begin]),
+            AIMessageChunk(content=[delta], tool_call_chunks=[tool_call_chunk(args=args, index=index)]),
         ]
     return chunks
 
@@ -59,7 +59,7 @@ def _openai(*texts: str) -> list[AIMessageChunk]:
         args, ident = json.dumps({"q": text}), f"call_{index}"
         spelled = {"index": index, "id": ident, "function": {"name": "find", "arguments": args}}
         begin = tool_call_chunk(name="find", args=args, id=ident, index=index)
-        chunks.append(AIMessageChunk("", tool_call_chunks=[begin], additional_kwargs={"tool_calls": [spelled]}))
+        chunks.append(AIMessageChunk(content="", tool_call_chunks=[begin], additional_kwargs={"tool_calls": [spelled]}))
     return chunks
 
 
@@ -80,9 +80,8 @@ async def test_a_redacted_call_is_redacted_in_every_spelling(spelled: Any) -> No
 
 
 async def test_the_oldest_spelling_is_a_call_too() -> None:
-    old = AIMessageChunk(
-        "", additional_kwargs={"function_call": {"name": "find", "arguments": f'{{"q":"{FORBIDDEN}"}}'}}
-    )
+    function_call = {"name": "find", "arguments": json.dumps({"q": FORBIDDEN})}
+    old = AIMessageChunk(content="", additional_kwargs={"function_call": function_call})
     for answer in await answers([old]):
         assert answer.additional_kwargs == {}
         assert answer.text == REPLACEMENT
@@ -91,7 +90,7 @@ async def test_the_oldest_spelling_is_a_call_too() -> None:
 @pytest.mark.parametrize("args", [f'{{"q": "{FORBIDDEN}', f"{FORBIDDEN} is no JSON", f'["{FORBIDDEN}"]'])
 async def test_arguments_that_are_no_json_are_judged(args: str) -> None:
     for answer in await answers(
-        [AIMessageChunk("", tool_call_chunks=[tool_call_chunk(name="find", args=args, id="1", index=0)])]
+        [AIMessageChunk(content="", tool_call_chunks=[tool_call_chunk(name="find", args=args, id="1", index=0)])]
     ):
         assert FORBIDDEN not in repr(answer)
         assert (answer.tool_calls, answer.invalid_tool_calls) == ([], [])

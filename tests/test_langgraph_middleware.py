@@ -84,7 +84,7 @@ async def test_personal_data_of_the_user_is_redacted_in_the_state() -> None:
 async def test_each_text_is_judged_and_recorded_once() -> None:
     recorder = MemoryRecorder()
     middleware = GuardMiddleware(policy(), guard=FakeGuard(FORBIDDEN), recorder=recorder)
-    turns = [["Looking.", {"name": "look", "args": {"at": "hats"}}], "Found it."]
+    turns: list[Any] = [["Looking.", {"name": "look", "args": {"at": "hats"}}], "Found it."]
     await run(create_agent(ScriptedChatModel(turns), [look], middleware=[middleware]))
     judged = [(decision.check.surface, decision.check.content) for decision in recorder.decisions]
     assert judged == [
@@ -100,7 +100,7 @@ def look(at: str) -> str:
 
 @pytest.mark.parametrize("how", ["ainvoke", "invoke", "astream messages", "astream_events v3"])
 async def test_results_of_tools_are_judged(how: str) -> None:
-    calls = [{"name": "look", "args": {"at": at}} for at in ("hats", "mail", "secret")]
+    calls: list[Any] = [{"name": "look", "args": {"at": at}} for at in ("hats", "mail", "secret")]
     world = World()
     agent = create_agent(ScriptedChatModel([calls, "Done"]), [look], middleware=[guarding()], checkpointer=world.saver)
     await consumed(how, agent, world)
@@ -117,7 +117,7 @@ async def test_tool_messages_in_commands_are_judged() -> None:
         """Remembers."""
         return Command(update={"messages": [ToolMessage(BAD, tool_call_id="call_remember_0")]})
 
-    calls = [[{"name": "remember", "args": {"note": "x"}}], "Done"]
+    calls: list[Any] = [[{"name": "remember", "args": {"note": "x"}}], "Done"]
     messages = await run(create_agent(ScriptedChatModel(calls), [remember], middleware=[guarding()]))
     assert FORBIDDEN not in repr(messages)
     assert said(messages[-1]) == "Done"
@@ -192,7 +192,7 @@ async def test_structured_output_by_tool(how: str, tools: list[Any]) -> None:
 async def test_structured_output_by_the_provider(how: str, response_format: Any) -> None:
     """The bare schema chooses the provider's way by the name of the model, which the guard lets through."""
     for item, expected in (("hat", Order(item="hat")), (FORBIDDEN, None)):
-        model, world = Provider([Order(item=item).model_dump_json()]), World()
+        model, world = Provider(turns=[Order(item=item).model_dump_json()]), World()
         agent = create_agent(model, middleware=[guarding()], response_format=response_format, checkpointer=world.saver)
         assert_unheard(FORBIDDEN, await consumed(how, agent, world), world)
         state = agent.get_state(world.config).values
@@ -227,20 +227,21 @@ async def test_agents_of_one_graph_have_their_own_policies_in_parallel_branches(
         graph.add_node(name, node(name))
         graph.add_edge(START, name)
         graph.add_edge(name, END)
-    answer = await graph.compile().ainvoke({"messages": [("user", "Hello")]})
+    compiled: Any = graph.compile()
+    answer = await compiled.ainvoke({"messages": [("user", "Hello")]})
     assert sorted(answer["texts"]) == ["bank: Never.", f"shop-1: {BAD}", f"shop-2: {BAD}"]
 
 
 @pytest.mark.parametrize("how", ["ainvoke", "astream all, subgraphs", "astream_events v2", "astream_events v3"])
 async def test_an_agent_as_the_tool_of_another(how: str) -> None:
-    inner = create_agent(ScriptedChatModel([BAD]), middleware=[guarding()], name="inner")
+    inner: Any = create_agent(ScriptedChatModel([BAD]), middleware=[guarding()], name="inner")
 
     async def ask(question: str) -> str:
         """Asks the other agent."""
         return said((await inner.ainvoke({"messages": [("user", question)]}))["messages"][-1])
 
     world = World()
-    turns = [[{"name": "ask", "args": {"question": "What?"}}], "It would not say."]
+    turns: list[Any] = [[{"name": "ask", "args": {"question": "What?"}}], "It would not say."]
     outer = create_agent(ScriptedChatModel(turns), [ask], middleware=[guarding()], checkpointer=world.saver)
     assert_unheard(FORBIDDEN, await consumed(how, outer, world), world)
     assert said(outer.get_state(world.config).values["messages"][-1]) == "It would not say."
@@ -264,7 +265,7 @@ async def test_a_guarded_model_in_a_guarded_agent_is_guarded_by_both() -> None:
 
 
 async def test_many_runs_at_once_keep_apart() -> None:
-    agent = create_agent(RunsByText(["unused"]), middleware=[guarding()])
+    agent = create_agent(RunsByText(turns=["unused"]), middleware=[guarding()])
     texts = [f"{'good' if number % 3 else FORBIDDEN} {number}" for number in range(40)]
     answers = await asyncio.gather(*(run(agent, f"say {number}") for number in range(40)))
     for number, (text, messages) in enumerate(zip(texts, answers, strict=True)):
@@ -282,8 +283,8 @@ class RunsByText(ScriptedChatModel):
 
 
 async def test_an_agent_in_a_chain() -> None:
-    agent = create_agent(ScriptedChatModel([BAD]), middleware=[guarding()])
+    agent: Any = create_agent(ScriptedChatModel([BAD]), middleware=[guarding()])
     world = World()
-    chain: Any = RunnableLambda(lambda text: {"messages": [("user", text)]}) | agent
+    chain = RunnableLambda[str, Any](lambda text: {"messages": [("user", text)]}) | agent
     events = [event async for event in chain.astream_events("Hello", world.config, version="v2")]
     assert_unheard(FORBIDDEN, repr(events), world)

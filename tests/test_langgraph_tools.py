@@ -96,7 +96,8 @@ async def test_injected_arguments_arrive_and_are_not_judged() -> None:
         return f"{at} {len(state['messages'])} {extra}"
 
     (one,) = guard_tools([inject], policy(), guard=guard)
-    assert list(one.tool_call_schema.model_json_schema()["properties"]) == ["at"]
+    schema: Any = one.tool_call_schema
+    assert list(schema.model_json_schema()["properties"]) == ["at"]
     node = ToolNode([one])
     assert list(node.tools_by_name) == ["inject"]
     assert await one.ainvoke({"at": "x", "state": {"messages": [FORBIDDEN]}, "extra": "e"}) == "x 1 e"
@@ -125,7 +126,8 @@ async def test_functions_become_tools_and_serve_an_agent() -> None:
     (one,) = guarded(shout)
     assert isinstance(one, StructuredTool)
     model = ScriptedChatModel([[{"name": "shout", "args": {"text": FORBIDDEN.lower()}}], "Done"])
-    messages = (await create_agent(model, [one]).ainvoke({"messages": [("user", "Hi")]}))["messages"]
+    agent: Any = create_agent(model, [one])
+    messages = (await agent.ainvoke({"messages": [("user", "Hi")]}))["messages"]
     assert "Withheld" in messages[-2].content
 
 

@@ -87,7 +87,12 @@ async def test_words_are_deltas() -> None:
 
 
 async def test_turns_of_deltas_calls_chunks_and_errors() -> None:
-    turn = ["Hi", {"name": "find", "args": {"q": [1, 2]}}, {"name": "look"}, AIMessageChunk("", id="own")]
+    turn: list[Any] = [
+        "Hi",
+        {"name": "find", "args": {"q": [1, 2]}},
+        {"name": "look"},
+        AIMessageChunk(content="", id="own"),
+    ]
     model = ScriptedChatModel([turn, [ValueError("down")]])
     answer = await model.ainvoke("?")
     assert [(call["name"], call["args"], call["id"]) for call in answer.tool_calls] == [
@@ -159,4 +164,4 @@ def test_langchain_is_loaded_only_when_asked_for() -> None:
     code = "import sys, guardmw.testing; assert 'langchain_core' not in sys.modules; guardmw.testing.ScriptedChatModel"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        testing.nothing  # type: ignore[attr-defined]  # noqa: B018
+        testing.nothing  # noqa: B018

@@ -15,10 +15,10 @@ from typing import Any, Final, cast
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.outputs import ChatGenerationChunk
-from langchain_core.utils._merge import merge_dicts
 
 from guardmw.stream.items import Delta, Opaque, Released, StreamSurface, Text
 from guardmw_langgraph.held import CALL_BLOCKS, Held
+from guardmw_langgraph.internals import merge_dicts
 from guardmw_langgraph.prose import readable
 from guardmw_langgraph.slots import Fields, Slot, Track
 

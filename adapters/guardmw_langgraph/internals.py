@@ -12,7 +12,18 @@ from typing import Any, TypeVar
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 from langchain_core.tracers import context as tracers
+from langchain_core.utils._merge import merge_dicts  # how LangChain itself adds up the metadata of chunks
 from langsmith.run_helpers import _set_tracing_context
+
+__all__ = [
+    "InContext",
+    "hidden_context",
+    "iterate_in",
+    "may_stream",
+    "merge_dicts",
+    "prefers_streaming",
+    "running_agent",
+]
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -78,12 +89,6 @@ async def iterate_in(context: Context, source: AsyncIterator[Item]) -> AsyncGene
         close = getattr(source, "aclose", None)
         if close is not None:
             await InContext(close(), context)
-
-
-def streams(model: BaseChatModel) -> bool:
-    """Whether `model` implements streaming at all; calling `_astream` is the only other way to find out."""
-    cls = type(model)
-    return cls._astream is not BaseChatModel._astream or cls._stream is not BaseChatModel._stream
 
 
 def prefers_streaming(model: BaseChatModel, kwargs: dict[str, Any]) -> bool:

@@ -42,6 +42,10 @@ class GuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     text; LangGraph writes the message itself to the first checkpoint of a run before any middleware is asked.
     A tool call that may not pass never reaches the state, and what a tool returned is judged before it does.
 
+    What it can't reach: a tool's own callbacks tell of its raw result (see `guard_tools`), and models that other
+    middleware calls for itself, to summarise for instance, are guarded by `guard_model` only. Images, audio and files
+    pass unjudged. The schema of structured output counts as a tool of that name for the policy's tool rules.
+
     Put it last in the list of middleware: then it sees every model that the others choose. Further out it guards
     those too, but an answer that an inner middleware gives without asking the model raises UnguardedError.
     """

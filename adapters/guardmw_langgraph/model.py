@@ -94,6 +94,10 @@ class GuardedChatModel(BaseChatModel):
         parser sees the replacement only."""
         return rewrapped(self.inner.with_structured_output(schema, include_raw=include_raw, **kwargs), self._twin)
 
+    async def aclose(self) -> None:
+        """Closes the guard, if it was built from a name."""
+        await self.seam.checker.aclose()
+
     def _twin(self, model: BaseChatModel) -> BaseChatModel:
         """`model`, which the inner one made of itself, behind the same guard."""
         return self if model is self.inner else GuardedChatModel(model, self.seam)

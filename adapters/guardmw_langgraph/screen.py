@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
@@ -35,7 +36,7 @@ class Screen:
 
     def __init__(self, checker: Checker) -> None:
         self._checker = checker
-        self._seen: dict[tuple[str, str], Decision] = {}
+        self._seen: dict[tuple[str, bytes], Decision] = {}
 
     async def screen(self, messages: Sequence[BaseMessage], policy: Policy, agent: str) -> Screened:
         """`messages` with every HumanMessage judged on the surface ``input``. Text blocks are judged; images, audio and
@@ -59,16 +60,21 @@ class Screen:
         text = text_of(messages[place])
         if not text:
             return None
-        key = (policy.hash, text)
+        key = (policy.hash, hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
         decision = self._seen.pop(key, None)
         if decision is None:
             check = Check("input", text, agent, conversation=conversation(messages[:place]))
             decision = await self._checker.check(check, policy=policy)
         if decision.verdict.error is None:
-            self._seen[key] = decision
+            self._seen[key] = _without_text(decision)
             if len(self._seen) > MEMORY:
                 self._seen.pop(next(iter(self._seen)), None)
         return decision
+
+
+def _without_text(decision: Decision) -> Decision:
+    """What is worth remembering of `decision`: whole conversations are not."""
+    return replace(decision, check=replace(decision.check, content="", conversation=()))
 
 
 def text_of(message: BaseMessage) -> str:

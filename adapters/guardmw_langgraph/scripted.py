@@ -18,7 +18,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import PrivateAttr
+from pydantic import Field, PrivateAttr
 
 __all__ = ["ScriptedChatModel"]
 
@@ -39,7 +39,7 @@ class ScriptedChatModel(BaseChatModel):
     Raises IndexError when it is called more often than it has turns.
     """
 
-    turns: list[Any]
+    turns: list[Any] = Field(repr=False)  # tracers write down the repr of a model before it says anything
     delay_s: float = 0.0
     _calls: int = PrivateAttr(default=0)
     _emitted: int = PrivateAttr(default=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from contextvars import Context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -79,8 +79,9 @@ class Turn:
         call = self.inner._agenerate(messages, stop=self.stop, **self.kwargs)
         result = await InContext(call, self.context)
         answers = [Answer() for _ in result.generations]
+        held = replace(judging, policy=_holding(judging.policy))
         generations = [
-            await self._judged(answer, generation, judging)
+            await self._judged(answer, generation, held)
             for answer, generation in zip(answers, result.generations, strict=True)
         ]
         output = result.llm_output
@@ -169,6 +170,16 @@ class Turn:
     def _last(self, answer: Answer, judging: _Judging, withheld: Decision | None) -> ChatGenerationChunk:
         mark = self.seam.mark(judging.policy, judging.agent, withheld, altered=answer.altered)
         return answer.final(mark, cut=withheld is not None)
+
+
+def _holding(policy: Policy) -> Policy:
+    """`policy` without ``pass`` mode, which shows text early: a whole answer gains nothing by that."""
+    if policy.streaming.mode == "hold":
+        return policy
+    known = policy.hash  # computed before the copy is made, so that the copy is the same policy to everybody
+    held = policy.model_copy(update={"streaming": policy.streaming.model_copy(update={"mode": "hold"})})
+    held.__dict__["hash"] = known
+    return held
 
 
 async def _taken_apart(answer: Answer, generation: ChatGeneration) -> AsyncGenerator[Delta, None]:

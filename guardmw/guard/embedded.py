@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from guardmw.errors import GuardAnswerError, GuardError
 from guardmw.guard.encoder import BATCH, Model, Windows, load_model
+from guardmw.guard.lookalikes import as_read
 from guardmw.policy.schema import Category, Policy
 from guardmw.types import SURFACES, Check, Finding, Surface, TokenUsage, Verdict
 
@@ -65,7 +66,8 @@ class EmbeddedGuard:
     async def check(self, check: Check, policy: Policy) -> Verdict:
         """Judge `check`. Cancelling returns at once; the inference behind it stops at its next window.
 
-        Raises GuardAnswerError when the model gives no finite number, GuardError when the guard is closed.
+        Raises GuardAnswerError when the model gives no finite number, GuardError when the guard is closed or the
+        inference fails.
         """
         if self._closed.is_set():
             raise GuardError("the embedded guard is closed; build a new one")
@@ -73,6 +75,10 @@ class EmbeddedGuard:
         work = asyncio.get_running_loop().run_in_executor(self._pool, self._judge, check, policy, abandoned)
         try:
             findings, pieces = await work
+        except GuardError:
+            raise
+        except Exception as error:
+            raise GuardError(f"the embedded guard failed: {error}") from error
         finally:
             abandoned.set()
         return Verdict(
@@ -214,11 +220,11 @@ def check_windows(check: Check, model: Model) -> list[list[int]]:
     """What of `check` is read: windows of word pieces, none when the text has no piece."""
     windows = model.manifest.windows
     if check.offset_chars <= 0:
-        return cut(model.words.ids(check.content), windows)
+        return cut(model.words.ids(as_read(check.content)), windows)
     start = _word_start(check.content, check.offset_chars)
-    new = model.words.ids(check.content[start:])
+    new = model.words.ids(as_read(check.content[start:]))
     room = max(windows.look_back, windows.stream_size - 2 - len(new))
-    earlier = model.words.ids(check.content[max(0, start - room * CHARS_PER_PIECE) : start])
+    earlier = model.words.ids(as_read(check.content[max(0, start - room * CHARS_PER_PIECE) : start]))
     return cut(earlier[-room:] + new, windows)
 
 

@@ -15,6 +15,8 @@ CONTEXT_CHARS = 48
 MANY_DIGITS = re.compile(r"\d(?:[ .\-/()]{0,4}\d){6}", re.ASCII)
 """A gate for numbers of seven digits and more."""
 
+_LETTER = re.compile("[A-Za-z]")
+
 Span = tuple[int, int]
 Validate = Callable[[re.Match[str]], Span | None]
 
@@ -25,9 +27,10 @@ def whole(match: re.Match[str]) -> Span | None:
     return match.span(group) if match.start(group) >= 0 else None
 
 
-def context_before(match: re.Match[str]) -> str:
-    """The CONTEXT_CHARS before the match: the only text outside it that a validator may look at."""
-    return match.string[max(0, match.start() - CONTEXT_CHARS) : match.start()]
+def preceded_by(match: re.Match[str], words: re.Pattern[str]) -> bool:
+    """Whether `words` are found in the CONTEXT_CHARS before the match, the only text outside it that validators see."""
+    context = match.string[max(0, match.start() - CONTEXT_CHARS) : match.start()]
+    return _LETTER.search(context) is not None and words.search(context) is not None
 
 
 @dataclass(frozen=True, slots=True)

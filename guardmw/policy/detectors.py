@@ -75,7 +75,7 @@ class _Found:
 
 
 class DetectorSet:
-    """The detectors of one policy on one surface; immutable, and shared by all streams. Make it with `detectors_for`."""
+    """The detectors of one policy on one surface; immutable, shared by all streams. Make it with `detectors_for`."""
 
     def __init__(self, entries: Sequence[_Entry]) -> None:
         self._readings = [

@@ -12,7 +12,7 @@ from typing import assert_never
 from stdnum import bitcoin, iban, luhn, numdb
 from stdnum.us import ssn
 
-from guardmw.policy.detector import MANY_DIGITS, Detector, Span, context_before, whole
+from guardmw.policy.detector import MANY_DIGITS, Detector, Span, preceded_by, whole
 from guardmw.policy.national_ids import national_id_detector
 from guardmw.policy.phone import phone_detector
 from guardmw.policy.schema import PiiDetector, PiiEntity
@@ -25,7 +25,7 @@ _EMAIL = re.compile(
 _AT = re.compile("@")
 _NOT_EMAIL = re.compile(r"git@|.*@\dx\.", re.IGNORECASE)
 
-_CARD = re.compile(r"(?<!\d)(?:\d{3,19}(?:[ -]\d{3,8}){0,5}|(?<!\d[ -])\d(?:[ -]\d){12,18})(?!\d)", re.ASCII)
+_CARD = re.compile(r"(?<!\d)(?:\d{3,19}(?:[ -]\d{3,8}){0,5}|(?<!\d[ -])\d(?:[ -]\d){11,18})(?!\d)", re.ASCII)
 _CARD_LENGTHS = {
     r"4": (16, 13, 19),
     r"5[1-5]|22[2-9]|2[3-6]|27[01]|2720": (16,),
@@ -34,10 +34,11 @@ _CARD_LENGTHS = {
     r"6(?:011|4[4-9]|5)": (16, 19),
     r"35|220[0-4]": (16,),
     r"62": (16, 17, 18, 19),
-    r"50(?:18|20|38)|5893|6304|6759|676[1-3]": (16, 13, 14, 15, 17, 18, 19),
+    r"50(?:18|20|38)|5893|6304|6759|676[1-3]": (16, 12, 13, 14, 15, 17, 18, 19),
 }
 """How many digits the numbers have that begin so (ISO/IEC 7812), the usual length first."""
-_CARD_DIGITS = 13
+_CARD_DIGITS = 12
+_CARD_CONTEXT = re.compile(r"card|visa|master|amex|\bcc\b|maestro", re.IGNORECASE)
 _DIGITS = re.compile(r"\d+", re.ASCII)
 _ISSUER = re.compile("|".join(f"({prefix})" for prefix in _CARD_LENGTHS))
 _LENGTHS = tuple(_CARD_LENGTHS.values())
@@ -46,6 +47,7 @@ _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}(?![a-z0-
 _IBAN_GATE = re.compile(r"\d\d ?[A-Z0-9]", re.ASCII)
 _IBAN_LOWER = re.compile(r"(?<![A-Za-z0-9])[a-z]{2}\d{2}[a-z0-9]{11,30}(?![A-Za-z0-9])", re.ASCII)
 _IBAN_LOWER_GATE = re.compile(r"\d\d[a-z0-9]{11}", re.ASCII)
+_IBAN_CONTEXT = re.compile(r"iban\W{0,12}$", re.IGNORECASE)
 _IBAN_PART = re.compile(r"(\d+)!?[anc]")
 
 _SSN = re.compile(r"(?<![\w-])(?:\d{3}-\d{2}-\d{4}|\d{3} \d{2} \d{4}|\d{9})(?![\w]|-\d)", re.ASCII)
@@ -119,26 +121,25 @@ def _card(match: re.Match[str]) -> Span | None:
         return None
     groups = list(_DIGITS.finditer(match[0]))
     ends = dict(zip(accumulate(len(group[0]) for group in groups), (group.end() for group in groups), strict=True))
-    return next(
-        (
-            (match.start(), match.start() + ends[length])
-            for length in _LENGTHS[issuer.lastindex - 1]
-            if length in ends and luhn.is_valid(digits[:length])
-        ),
-        None,
-    )
+    lengths = [length for length in _LENGTHS[issuer.lastindex - 1] if length in ends]
+    told = bool(lengths) and preceded_by(match, _CARD_CONTEXT)
+    for length in lengths:
+        if (told or length > _CARD_DIGITS) and luhn.is_valid(digits[:length]):
+            return match.start(), match.start() + ends[length]
+    usual = lengths[0] if told else None  # called a card: it was meant as one, mistyped or not
+    return (match.start(), match.start() + ends[usual]) if usual and usual > _CARD_DIGITS else None
 
 
 def _iban(match: re.Match[str]) -> Span | None:
-    """A valid IBAN of its country's length at the start; upper-case words may follow it."""
+    """A valid IBAN of its country's length, which upper-case words may follow; or whatever is called an IBAN."""
     length = _iban_chars(match[0][:2].upper())
-    if length is None:
-        return None
     text, end = match[0], 0
-    for _ in range(length):
+    for _ in range(length or 0):
         end += 1 + text.startswith(" ", end)
-    complete = end <= len(text) and not text[end : end + 1].isalnum()
-    return (match.start(), match.start() + end) if complete and iban.is_valid(text[:end]) else None
+    complete = 0 < end <= len(text) and not text[end : end + 1].isalnum()
+    if complete and iban.is_valid(text[:end]):
+        return match.start(), match.start() + end
+    return match.span() if preceded_by(match, _IBAN_CONTEXT) else None
 
 
 @lru_cache(maxsize=1024)
@@ -150,9 +151,10 @@ def _iban_chars(country: str) -> int | None:
 
 
 def _ssn(match: re.Match[str]) -> Span | None:
-    told = _SSN_CONTEXT.search(context_before(match)) is not None
+    """Separated and valid, or called one."""
     separated = not match[0].isdigit()
-    return match.span() if told or (separated and ssn.is_valid(match[0].replace(" ", "-"))) else None
+    valid = separated and ssn.is_valid(match[0].replace(" ", "-"))
+    return match.span() if valid or preceded_by(match, _SSN_CONTEXT) else None
 
 
 def _ip(match: re.Match[str]) -> Span | None:
@@ -165,7 +167,7 @@ def _ip(match: re.Match[str]) -> Span | None:
         return None
     if address.version == 6 and not any(character.isdigit() for character in match[0]):
         return None
-    return None if _VERSION_CONTEXT.search(context_before(match)) else match.span()
+    return None if preceded_by(match, _VERSION_CONTEXT) else match.span()
 
 
 def _mac(match: re.Match[str]) -> Span | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import import_module
 
-from guardmw.policy.detector import Detector, Span, context_before
+from guardmw.policy.detector import Detector, Span, preceded_by
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class NationalId:
     def check(self) -> Callable[[str], bool]:
         return import_module(f"stdnum.{self.module}").is_valid if self.module else lambda text: True
 
-    def end(self, match: re.Match[str], context: str) -> int | None:
+    def end(self, match: re.Match[str]) -> int | None:
         """Where the number that starts with `match` ends, or None if there is none."""
         found = self.pattern.match(match.string, match.start())
-        if found is None or not self.words.search(context) or not self.check(found[0]):
+        if found is None or (self.context and not preceded_by(match, self.words)) or not self.check(found[0]):
             return None
         return found.end()
 
@@ -49,7 +49,7 @@ NATIONAL_IDS = (
     NationalId(r"\d{2} ?\d{3} ?\d{3} ?\d{3}", "de.idnr", r"steuer|idnr|id-?nr|tax|tin\b"),
     NationalId(r"\d{3}\.\d{3}\.\d{3}-\d{2}", "br.cpf"),
     NationalId(r"\d{11}", "br.cpf", r"\bcpf\b"),
-    NationalId(r"\d{4}[ -]?\d{4}[ -]?\d{4}", "in_.aadhaar", r"aadh?aa?r|uidai|\buid\b"),
+    NationalId(r"\d{4}[ -]?\d{4}[ -]?\d{4}(?:\d\d)?", None, r"aadh?aa?r|uidai"),
     NationalId(r"[A-Z]{3}[ABCFGHJLPT][A-Z]\d{4}[A-Z]", "in_.pan"),
     NationalId(r"\d{3}\.?\d{3}\.?\d{3}", "nl.bsn", r"\bbsn\b|burgerservice|sofinummer"),
     NationalId(r"\d{11}", "pl.pesel", r"pesel"),
@@ -85,6 +85,5 @@ def national_id_detector() -> Detector:
 
 def _national_id(match: re.Match[str]) -> Span | None:
     """The longest number that some country would accept."""
-    context = context_before(match)
-    ends = [end for number in NATIONAL_IDS if (end := number.end(match, context)) is not None]
+    ends = [end for number in NATIONAL_IDS if (end := number.end(match)) is not None]
     return (match.start(), max(ends)) if ends else None

@@ -20,11 +20,11 @@ INVISIBLE_RUN_CHARS = 8
 stream bounded."""
 
 _CONFUSABLE = {
-    **dict(zip("АВСЕНІЈКМОРЅТХУӀԚԜ", "ABCEHIJKMOPSTXYIQW", strict=True)),  # noqa: RUF001
+    **dict(zip("АВСЕНІЈКМОРЅТХУӀԚԜ", "ABCEHIJKMOPSTXYIQW", strict=True)),
     **dict(zip("асеһіјорԛѕхуԁԝӏһ", "acehijopqsxydwlh", strict=True)),  # noqa: RUF001
     **dict(zip("ΑΒΕΖΗΙΚΜΝΟΡΤΥΧ", "ABEZHIKMNOPTYX", strict=True)),  # noqa: RUF001
-    **dict(zip("αικνορυχϲϳ", "aikvopuxcj", strict=True)),  # noqa: RUF001
-    **dict(zip("ıɡʟոսօ", "igluuo", strict=True)),  # noqa: RUF001
+    **dict(zip("αικνορυχϲϳ", "aikvopuxcj", strict=True)),
+    **dict(zip("ıɡʟոսօ", "igluuo", strict=True)),
     **dict.fromkeys("‐‑‒–—―−⁃﹘", "-"),  # noqa: RUF001
     **dict.fromkeys("。｡․", "."),  # noqa: RUF001
     **dict.fromkeys("‘’‚‛′", "'"),  # noqa: RUF001

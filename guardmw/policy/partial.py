@@ -41,12 +41,12 @@ class Unsupported(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """What is known of a pattern before its match is complete.
+    r"""What is known of a pattern before its match is complete.
 
-    `tail` (a regular expression, to be followed by ``\\Z``) matches every text that is the beginning of a match or of
-    what decides about it; `alphabet` is what such texts are made of, `spaced` whether SPACES are among it. `loose` matches wherever the pattern does when it
-    sees at most `limit_chars` characters. `reach_chars` is how many characters an attempt can look at, `back_chars`
-    how many before its start.
+    `tail` (a regular expression, to be followed by ``\Z``) matches every text that is the beginning of a match or of
+    what decides about it; `alphabet` is what such texts are made of, `spaced` whether SPACES are among it. `loose`
+    matches wherever the pattern does when it sees at most `limit_chars` characters. `reach_chars` is how many
+    characters an attempt can look at, `back_chars` how many before its start.
     """
 
     tail: str
@@ -82,7 +82,7 @@ def _letters(flags: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """`full` matches at least what a piece of a pattern matches, `prefix` every beginning of that, the empty one too."""
+    """`full` matches at least what a piece of a pattern matches, `prefix` every beginning of it, the empty one too."""
 
     full: str
     prefix: str
@@ -154,12 +154,12 @@ class _Reader:
     def _undecided(self, body: list[Node]) -> _Parts:
         """What follows a match while an assertion about it still awaits its last character."""
         if len(body) == 1 and body[0][0] is c.BRANCH:
-            parts = [self._undecided(list(branch)) for branch in body[0][1][1]]
-            prefix = "|".join(part.prefix for part in parts)
-            return _joined(parts, "", f"(?:{prefix})", max(part.max_chars for part in parts))
+            branches = [self._undecided(list(branch)) for branch in body[0][1][1]]
+            prefix = "|".join(branch.prefix for branch in branches)
+            return _joined(branches, "", f"(?:{prefix})", max(branch.max_chars for branch in branches))
         if body and body[-1][0] in _CHARACTERS:
-            parts = self.sequence(body[:-1])
-            return replace(parts, max_chars=parts.max_chars + 1)
+            before = self.sequence(body[:-1])
+            return replace(before, max_chars=before.max_chars + 1)
         return self.sequence(body)
 
     def _branch(self, branches: Sequence[Sequence[Node]]) -> _Parts:

@@ -8,7 +8,7 @@ from typing import Any
 
 import phonenumbers
 
-from guardmw.policy.detector import MANY_DIGITS, Detector, Span, context_before
+from guardmw.policy.detector import MANY_DIGITS, Detector, Span, preceded_by
 
 _PHONE = re.compile(
     r"(?<![\w.+/#$-])(?:\+\d{1,15}|\(?\d{1,15}\)?)(?:[ .\-/]{0,2}(?:\(0\) ?)?\(?\d{2,8}\)?){0,6}"
@@ -17,7 +17,8 @@ _PHONE = re.compile(
 )
 _GROUP_END = re.compile(r"(?<=\d)(?!\d)", re.ASCII)
 _NORTH_AMERICAN = re.compile(
-    r"(?:1[ .-]?)?(?:\([2-9]\d\d\) ?[2-9]\d\d[-. ]?\d{4}|[2-9]\d\d([-. ]?)[2-9]\d\d(?:\1|-)\d{4})(?!\d)", re.ASCII
+    r"(?:1[ .-]?)?(?:\(\d{3}\) ?\d{3}[-. ]?\d{4}|\d{3}[-.]\d{3}[-.]\d{4}|[2-9]\d\d( ?)[2-9]\d\d(?:\1|-)\d{4})(?!\d)",
+    re.ASCII,
 )
 _FICTITIOUS = re.compile(r"(?:1[ .-]?)?(?:\(\d{3}\) ?|\d{3}[-.])\d{3}[-.]\d{4}", re.ASCII)
 """Grouped as only phone numbers are, whether the area exists (555) or not."""
@@ -28,7 +29,8 @@ _NOT_PHONE = re.compile(
     re.ASCII,
 )
 _TOLD = re.compile(
-    r"phone|\btel\b|\bcall|mobile|\bcell|\bfax|whatsapp|\btext|\bsms|\bdial|\bring|contact|reach (?:me|us|him|her|them)",
+    r"phone|\btel\b|\bcall|mobile|\bcell|\bfax|whatsapp|\btext|\bsms|\bdial|\bring|contact|reach (?:me|us|him|her|them)"
+    r"|answering|messages? (?:to|on)",
     re.IGNORECASE,
 )
 _OTHER_NUMBER = re.compile(
@@ -52,9 +54,8 @@ def _phone(match: re.Match[str], region: str, metadata: Any) -> Span | None:
     text = match[0]
     if len(_digits(text)) < _MIN_DIGITS:
         return None
-    context = context_before(match)
-    other = _OTHER_NUMBER.search(context) is not None
-    told = not other and _TOLD.search(context) is not None
+    other = preceded_by(match, _OTHER_NUMBER)
+    told = not other and preceded_by(match, _TOLD)
     if not told and text[0] != "+" and (other or not _written_as_in(metadata, text)):
         return None
     for end in [end.start() for end in _GROUP_END.finditer(text)][-1 : -_TRIES - 1 : -1]:

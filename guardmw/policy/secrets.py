@@ -16,6 +16,7 @@ from guardmw.policy.assignments import (
     aws_secret_assignment,
     connection_string,
     looks_random,
+    mixes_cases,
     password_assignments,
     token_assignments,
 )
@@ -46,6 +47,8 @@ _PLUGINS: dict[str, tuple[tuple[str, tuple[str, ...] | re.Pattern[str]], ...]] =
 }  # fmt: skip
 """Classes under `detect_secrets.plugins`, each with how its matches begin (lower case) or what they contain."""
 
+_WORD = r"[0-9A-Za-z]"
+_DASHED = r"[0-9A-Za-z_-]"
 _AWS_KEY_ID_PREFIXES = ("a3t", "abia", "acca", "akia", "asia")
 _CLOUD_PREFIXES = {
     "AIza": r"[0-9A-Za-z_-]{35}",
@@ -58,13 +61,12 @@ _CLOUD_PREFIXES = {
     "doo_v1_": r"[a-f0-9]{64}",
     "cfut_": r"[0-9A-Za-z]{40,60}",
     "cfat_": r"[0-9A-Za-z]{40,60}",
+    "1//0": rf"{_DASHED}{{40,200}}",
     "cfk_": r"[0-9A-Za-z]{40,60}",
 }
 _AZURE_SECRET = re.compile(r"(?<![A-Za-z0-9_~.-])[A-Za-z0-9_~.]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34}")
 _AZURE_GATE = re.compile("[0-9]Q~")
 
-_WORD = r"[0-9A-Za-z]"
-_DASHED = r"[0-9A-Za-z_-]"
 _API_KEY_PREFIXES = {
     "sk-": rf"{_DASHED}{{20,400}}",
     "sk_test_": rf"{_WORD}{{16,200}}",
@@ -95,6 +97,13 @@ _API_KEY_PREFIXES = {
     "EAAA": rf"{_DASHED}{{60}}",
     "bedrock-api-key-": rf"{_WORD}{{20,400}}",
     "AGE-SECRET-KEY-1": r"[0-9A-Z]{58}",
+    "ABSK": r"[0-9A-Za-z+/]{60,200}",
+    "llx-": rf"{_WORD}{{40,64}}",
+    "sbp_": r"(?:v0_)?[0-9a-f]{40}",
+    "sq0atp-": rf"{_DASHED}{{22}}",
+    "NRJS-": r"[0-9a-f]{19}",
+    "HRKU-": rf"{_DASHED}{{36,64}}",
+    "phr_": rf"{_WORD}{{40,64}}",
 }
 _ACCESS_TOKEN_PREFIXES = {
     "npm_": rf"{_WORD}{{36}}",
@@ -118,20 +127,30 @@ _ACCESS_TOKEN_PREFIXES = {
     "pscale_tkn_": rf"{_DASHED}{{32,64}}",
     "SWMTKN-1-": r"[0-9a-z-]{50,100}",
     "AKCp": rf"{_WORD}{{60,80}}",
+    "BBDC-": r"[0-9A-Za-z+/]{40,64}",
+    "CLOJARS_": r"[0-9a-f]{60}",
+    "dckr_oat_": rf"{_DASHED}{{27,64}}",
+    "sl.": rf"{_DASHED}{{80,400}}",
+    "SWMKEY-1-": r"[0-9A-Za-z+/]{40,50}",
+    "vcp_": rf"{_WORD}{{40,64}}",
+    "xoxe-": rf"{_DASHED}{{20,400}}",
+    "xoxe.xox": rf"[bp]-{_DASHED}{{20,400}}",
     "ops_eyJ": rf"{_DASHED}{{60,1000}}",
 }
 
 _JWT = re.compile(r"(?<![A-Za-z0-9_-])(?P<head>eyJ[\w=-]{5,1000})\.[\w=-]{5,4000}(?:\.[\w=-]{0,1000})?", re.ASCII)
 
-_GAP = r"(?:[\s\"'`,*#>|]|\\{1,4}[nrt])"
+_GAP = r"(?:[\s\"'`,*#>|]|\\{1,4}[nrt]|\s\+\s)"
 _BASE64 = r"[A-Za-z0-9+/=]"
 _PEM = re.compile(
-    rf"-----BEGIN [A-Z0-9 ]{{0,32}}PRIVATE KEY(?: BLOCK)?-----(?:{_GAP}{{1,32}}[A-Z][A-Za-z-]{{2,24}}: ?[^\n\\]{{0,120}})"
+    rf"-----BEGIN [A-Z0-9 ]{{0,32}}PRIVATE KEY(?: BLOCK)?-----"
+    rf"(?:{_GAP}{{1,32}}[A-Z][A-Za-z-]{{2,24}}: ?[^\n\\]{{0,120}})"
     rf"{{0,6}}(?:{_GAP}{{1,32}}{_BASE64}{{16,4096}}){{1,200}}"
     rf"(?:(?:{_GAP}{{1,32}}{_BASE64}{{1,76}})?{_GAP}{{0,32}}-----END[A-Z0-9 ]{{0,40}}-----)?"
 )
 _PUTTY = re.compile(
-    r"PuTTY-User-Key-File-\d: [\w-]{1,40}(?:\s{1,4}[A-Z][A-Za-z0-9-]{2,24}: ?[^\n]{0,200}|\s{1,4}[A-Za-z0-9+/=]{8,80}){1,200}"
+    r"PuTTY-User-Key-File-\d: [\w-]{1,40}"
+    r"(?:\s{1,4}[A-Z][A-Za-z0-9-]{2,24}: ?[^\n]{0,200}|\s{1,4}[A-Za-z0-9+/=]{8,80}){1,200}"
 )
 _ENCODED_PEM = re.compile(r"(?<![A-Za-z0-9+/])LS0tLS1CRUdJTi[A-Za-z0-9+/]{26,}={0,2}")
 
@@ -196,13 +215,13 @@ def _aws_key_id() -> Detector:
 def _prefixed(entity: SecretEntity, bodies: dict[str, str]) -> Detector:
     """Tokens known by how they begin; `bodies` says what follows each prefix."""
     forms = "|".join(re.escape(prefix) + body for prefix, body in bodies.items())
-    pattern = re.compile(rf"(?<![A-Za-z0-9])(?:{forms})")
+    pattern = re.compile(rf"(?<![A-Za-z0-9-])(?:{forms})")
     return Detector(entity, pattern, _token, tuple(prefix.lower() for prefix in bodies), max_chars=1024)
 
 
 def _token(match: re.Match[str]) -> Span | None:
     """Not words joined by dashes, which some prefixes begin too."""
-    return match.span() if looks_random(match[0]) else None
+    return match.span() if looks_random(match[0]) or mixes_cases(match[0]) else None
 
 
 def _jwt(match: re.Match[str]) -> Span | None:

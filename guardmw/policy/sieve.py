@@ -1,4 +1,4 @@
-"""Which detectors a text calls for, and from where on it must wait: made so that ordinary prose costs next to nothing."""
+"""Which detectors a text calls for, and from where on it must wait; ordinary prose costs next to nothing."""
 
 from __future__ import annotations
 

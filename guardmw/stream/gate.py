@@ -108,6 +108,7 @@ class _GuardedStream:
         # Ended in `finally`, never made current: a current span would leak into the consumer at every yield.
         self._span = StreamSpan.start(self._agent, self._policy, self._id, parent)
         self._reader = self._loop.create_task(self._read(source))
+        blocked: Blocked | None = None
         error: BaseException | None = None
         try:
             while True:
@@ -124,8 +125,8 @@ class _GuardedStream:
                     return
             if self._failure is not None:
                 raise self._failure
-        except Exception as failure:
-            error = failure
+        except BaseException as failure:
+            error = failure if blocked is None else None
             raise
         finally:
             await self._stop()

@@ -23,6 +23,7 @@ from guardmw.types import Action
 from guardmw_langgraph import GuardMiddleware
 from guardmw_langgraph.scripted import ScriptedChatModel
 
+QUESTION = "Please go on."
 ANSWER = "Thank you for your message; I will look into it."
 AT_ONCE = 8
 
@@ -86,7 +87,8 @@ def outcome(row: Row, watch: Watch) -> Outcome:
 
 def read(path: Path, limit: int | None, skipped: Counter[str]) -> Iterator[Row]:
     """The rows of `path` (JSON lines, gzipped or not): objects with ``content`` or ``text``, and if they like
-    ``prompt``, ``label`` and ``task``. Tasks that no chat shows are counted in `skipped`.
+    ``label`` and ``task`` (``prompt`` is said by the user, ``response`` by the model; the other side says something
+    harmless). Tasks that no chat shows are counted in `skipped`.
 
     Raises RowError naming the line that can't be read.
     """
@@ -123,7 +125,7 @@ def _row(line: str, place: str, skipped: Counter[str]) -> Row | None:
         case "prompt":
             return Row(text, ANSWER, label)
         case "response":
-            return Row(value.get("prompt") or "Please go on.", text, label)
+            return Row(QUESTION, text, label)
         case _:
             skipped[str(task)] += 1
             return None
