@@ -15,6 +15,7 @@ from langchain_core.tracers.base import BaseTracer
 from langchain_core.tracers.schemas import Run
 from langgraph.checkpoint.memory import InMemorySaver
 
+from guardmw.checker import Checker
 from guardmw.policy.schema import Category, Detectors, PiiDetector, Policy, Streaming
 from guardmw.testing import FakeGuard, ScriptedChatModel
 from guardmw_langgraph import guard_model
@@ -35,6 +36,9 @@ def policy(**changes: Any) -> Policy:
         "streaming": Streaming(first_chunk=2, chunk=6, max_hold_ms=50),
     }
     return Policy(**{**fields, **changes})
+
+
+Checker(policy(), guard=FakeGuard())  # reads detectors from disk now: most tests build theirs inside an event loop
 
 
 def guarded(model: BaseChatModel, **changes: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from itertools import pairwise
 
 import pytest
@@ -35,8 +34,16 @@ SAMPLES = [
 ]
 
 
-def all_detectors() -> DetectorSet:
-    return detectors_for(Policy(id="test", detectors=EVERYTHING), "output")
+SETS = [
+    EVERYTHING,
+    Detectors(secrets=SecretsDetector(entities=("password", "private_key", "api_key"))),
+    Detectors(pii=PiiDetector()),
+    Detectors(patterns=CUSTOM),
+]
+
+
+def all_detectors(chosen: Detectors = EVERYTHING) -> DetectorSet:
+    return detectors_for(Policy(id="test", detectors=chosen), "output")
 
 
 @st.composite
@@ -81,10 +88,17 @@ def in_pieces(detectors: DetectorSet, text: str, cuts: list[int]) -> list[Match]
 def test_any_cut_gives_the_same_matches(data: st.DataObject) -> None:
     text = data.draw(TEXTS)
     cuts = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=12)))
-    whole = all_detectors().scan(text)
+    detectors = all_detectors(data.draw(st.sampled_from(SETS)))
+    whole = detectors.scan(text)
     assert whole.settled == len(text)
     assert all(first.end <= second.start for first, second in pairwise(whole.matches))
-    assert in_pieces(all_detectors(), text, cuts) == list(whole.matches)
+    assert in_pieces(detectors, text, cuts) == list(whole.matches)
+
+
+def test_context_is_read_through_invisible_characters() -> None:
+    text = "ssn" + (" " + "\u200b" * 8) * 20 + "987654321."
+    for cut in range(len(text)):
+        assert in_pieces(all_detectors(), text, [cut]) == list(all_detectors().scan(text).matches) != []
 
 
 @settings(max_examples=60, deadline=None)
@@ -94,13 +108,21 @@ def test_character_by_character_gives_the_same_matches(text: str) -> None:
     assert in_pieces(all_detectors(), text, list(range(len(text)))) == list(all_detectors().scan(text).matches)
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.sampled_from(SAMPLES), st.text("abcdefghij ", max_size=30), st.text(" .,abc", min_size=1, max_size=8))
-def test_nothing_of_a_match_is_settled_before_it_is_reported(sample: str, before: str, after: str) -> None:
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(SETS),
+    st.sampled_from(SAMPLES),
+    st.text("abcdefghij ", max_size=30),
+    st.text(" .,abc", min_size=1, max_size=8),
+)
+def test_nothing_of_a_match_is_settled_before_it_is_reported(
+    chosen: Detectors, sample: str, before: str, after: str
+) -> None:
     text = f"{before} {sample} {after}"
-    matches = all_detectors().scan(text).matches
+    detectors = all_detectors(chosen)
+    matches = detectors.scan(text).matches
     for size in range(len(text)):
-        settled = all_detectors().scan(text[:size], final=False).settled
+        settled = detectors.scan(text[:size], final=False).settled
         assert all(match.end <= settled or settled <= match.start for match in matches)
 
 
@@ -124,8 +146,8 @@ def test_prose_hardly_waits() -> None:
 @pytest.mark.parametrize("start", ["", "password: ", "-----BEGIN PRIVATE KEY-----\n", "eyJ", "sk-", "x://y:", "\u200b"])
 @pytest.mark.parametrize("filler", ["a", "A1", "1", "1 ", "-", "@", ".", "\u200b", "a\u200b", "AB12 ", "\n", "é"])
 def test_no_text_waits_forever(start: str, filler: str) -> None:
-    text = start + filler * (20_000 // len(filler))
-    assert len(text) - all_detectors().scan(text, final=False).settled <= 9 * 8192
+    text = start + filler * (12_000 // len(filler))
+    assert len(text) - all_detectors().scan(text, final=False).settled <= 9 * 1024
 
 
 @pytest.mark.parametrize(
@@ -133,21 +155,17 @@ def test_no_text_waits_forever(start: str, filler: str) -> None:
     ["a", "1", "-", "@", ".", " ", "é", "\u200b", "sk-", "eyJ", "a.", "://", "1 ", "12 34 ", "4444 ", "AB12 ", "(415) ",
      "+1 ", "password: ", "token: ", "-----BEGIN PRIVATE KEY-----\n", "a@b.c", "key=", "0x", "A1:"],
 )  # fmt: skip
-def test_time_is_linear(piece: str) -> None:
-    """A quarter of a megabyte within two seconds of a busy machine; quadratic work would take minutes."""
+def test_no_text_takes_for_ever(piece: str) -> None:
+    """A quarter of a megabyte; quadratic work would take minutes and meet the test's time limit. Figures are the
+    benchmark's."""
     text = piece * (250_000 // len(piece))
-    began = time.process_time()
-    ordinary().scan(text)
-    assert time.process_time() - began < 2
+    assert ordinary().scan(text).settled == len(text)
 
 
-def test_small_deltas_cost_the_same_however_long_the_text() -> None:
-    def cost(size: int) -> float:
-        text, settled = PROSE * (size // len(PROSE) + 1), 0
-        began = time.process_time()
-        for cut in range(50, size, 50):
-            settled = ordinary().scan(text[:cut], settled, final=False).settled
-        return time.process_time() - began
+def test_small_deltas_scan_only_what_is_new() -> None:
+    """Four thousand deltas; scanning the whole text each time would take minutes and meet the test's time limit."""
+    text, settled = PROSE * (200_000 // len(PROSE)), 0
+    for cut in range(50, len(text), 50):
+        settled = ordinary().scan(text[:cut], settled, final=False).settled
+    assert len(text) - settled < 200
 
-    cost(5_000)
-    assert cost(60_000) < 30 * cost(6_000) + 0.1

@@ -73,7 +73,7 @@ async def test_one_finding_per_category_on_the_surface(guard: EmbeddedGuard) -> 
 
 async def test_harm_scores_above_its_harmless_look_alike(guard: EmbeddedGuard) -> None:
     bomb, bread = [of(await guard.check(Check("input", text), POLICY))["weapons"] for text in (BOMB, BREAD)]
-    assert bomb > bread + 0.2
+    assert bomb > bread + 0.1
 
 
 async def test_the_category_matters_and_not_only_the_harm(guard: EmbeddedGuard) -> None:
@@ -96,8 +96,8 @@ async def test_precedents_bear_on_the_answer(guard: EmbeddedGuard) -> None:
 async def test_harm_inside_a_long_text_is_found(guard: EmbeddedGuard) -> None:
     filler = "The bakery opens at seven and sells bread, rolls and cakes to the whole street. " * 40
     clean = of(await guard.check(Check("input", filler), POLICY))["weapons"]
-    mixed = of(await guard.check(Check("input", filler + (BOMB + " ") * 4 + filler), POLICY))["weapons"]
-    assert mixed > clean + 0.2
+    mixed = of(await guard.check(Check("input", filler + (BOMB + " ") * 16 + filler), POLICY))["weapons"]
+    assert mixed > clean + 0.1
 
 
 @pytest.mark.parametrize("content", ["", " \n\t ", "\x00\x07", "\ud800\udfff", "\u200b\u200d\ufeff"])
@@ -200,6 +200,17 @@ async def test_a_closed_guard_says_so(model: Model) -> None:
     await guard.aclose()
     with pytest.raises(GuardError, match="closed"):
         await guard.check(Check("input", BREAD), POLICY)
+
+
+async def test_closing_fails_the_checks_that_wait_and_cancels_no_caller(model: Model) -> None:
+    guard = await asyncio.to_thread(EmbeddedGuard)
+    checks = [asyncio.create_task(guard.check(Check("input", BREAD * 400), POLICY)) for _ in range(12)]
+    await asyncio.sleep(0.1)
+    await guard.aclose()
+    async with asyncio.timeout(10):
+        answers = await asyncio.gather(*checks, return_exceptions=True)
+    assert {type(answer) for answer in answers} <= {GuardError, Verdict}
+    assert isinstance(answers[-1], GuardError)
 
 
 def test_guards_of_the_same_weights_share_one_model(model: Model) -> None:

@@ -79,6 +79,12 @@ async def test_a_redacted_call_is_redacted_in_every_spelling(spelled: Any) -> No
         assert answer.response_metadata["guardmw"]["action"] == "redact"
 
 
+async def test_a_withheld_call_takes_no_unjudged_text_along() -> None:
+    citation = {"type": "text", "text": "", "citations": [{"cited_text": f"says {FORBIDDEN}"}], "index": 0}
+    for answer in await answers([AIMessageChunk(content=[citation]), *_anthropic(FORBIDDEN)]):
+        assert FORBIDDEN not in repr(answer)
+
+
 async def test_the_oldest_spelling_is_a_call_too() -> None:
     function_call = {"name": "find", "arguments": json.dumps({"q": FORBIDDEN})}
     old = AIMessageChunk(content="", additional_kwargs={"function_call": function_call})

@@ -32,7 +32,7 @@ class Held:
         self._asked = _calls_of(merged) if merged is not None else []
         self.calls: list[ToolCall | None] = list(self._asked)
         self.rest = "\n".join(text for text in (*self._rest(), metadata_text) if text)
-        self.rest_allowed = True
+        self.rest_allowed = not self.rest  # until somebody judged it
 
     @property
     def reduced(self) -> bool:

@@ -150,7 +150,8 @@ class Turn:
             held.calls[place] = kept
             history += (kept,) if kept is not None else ()
             withheld = withheld or (decision if kept is None else None)
-        return withheld or await self._judge_rest(held, judging)
+        rest = await self._judge_rest(held, judging)
+        return withheld or rest
 
     async def _judge_rest(self, held: Held, judging: _Judging) -> Decision | None:
         if not held.rest:

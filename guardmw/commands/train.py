@@ -39,11 +39,11 @@ def embedded(
         typer.Option(help="A .npz file that keeps the texts' vectors between runs (they take the longest)."),
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed and data give the same head.")] = 0,
-    epochs: Annotated[int, typer.Option(min=1)] = 12,
+    epochs: Annotated[int, typer.Option(min=1)] = 4,
     limit: Annotated[int, typer.Option(min=1, help="Training rows taken from each source, benign ones apart.")] = 4000,
     false_positives: Annotated[
-        float, typer.Option(min=0.0, max=0.5, help="Share of harmless dev texts that may reach probability 0.5.")
-    ] = 0.02,
+        float, typer.Option(min=0.0, max=0.5, help="Share of any benign source that may reach probability 0.5 on dev.")
+    ] = 0.01,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest, figures and all, as JSON.")] = False,
 ) -> None:
     """Train the embedded guard's head on a frozen encoder, calibrate it, and write a folder of weights."""
@@ -70,4 +70,4 @@ def embedded(
             raise TrainingError(f"the encoder {encoder!r} can't be used: {error}") from error
     if as_json:
         print_json(manifest.model_dump(mode="json"))
-    console.print(f"wrote {out}: version {manifest.version}, benign texts over 0.5: {manifest.figures['benign']:.1%}")
+    console.print(f"wrote {out}: version {manifest.version}")

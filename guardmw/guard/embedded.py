@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from guardmw.errors import GuardAnswerError, GuardError
 from guardmw.guard.encoder import BATCH, Model, Windows, load_model
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["EmbeddedGuard", "category_text", "surface_vector"]
 
+Judged: TypeAlias = tuple[tuple[Finding, ...], int]
+"""Findings, and how many word pieces were read for them."""
+
+CLOSED = "the embedded guard is closed; build a new one"
 CACHED_POLICIES = 64
 MAX_WORKERS = 4
 CHARS_PER_PIECE = 8
@@ -69,12 +73,9 @@ class EmbeddedGuard:
         Raises GuardAnswerError when the model gives no finite number, GuardError when the guard is closed or the
         inference fails.
         """
-        if self._closed.is_set():
-            raise GuardError("the embedded guard is closed; build a new one")
         started, abandoned = time.perf_counter(), threading.Event()
-        work = asyncio.get_running_loop().run_in_executor(self._pool, self._judge, check, policy, abandoned)
         try:
-            findings, pieces = await work
+            findings, pieces = await self._submit(check, policy, abandoned)
         except GuardError:
             raise
         except Exception as error:
@@ -85,12 +86,25 @@ class EmbeddedGuard:
             findings, self.name, self.version, TokenUsage(prompt=pieces), duration_s=time.perf_counter() - started
         )
 
+    async def _submit(self, check: Check, policy: Policy, abandoned: threading.Event) -> Judged:
+        if self._closed.is_set():
+            raise GuardError(CLOSED)
+        work = self._pool.submit(self._judge, check, policy, abandoned)
+        try:
+            return await asyncio.wrap_future(work)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._closed.is_set() and not (task and task.cancelling()):
+                # Closing cancelled the work, nobody the caller.
+                raise GuardError(CLOSED) from None
+            raise
+
     async def aclose(self) -> None:
-        """Stop the threads; checks still waiting are cancelled. May be called twice."""
+        """Stop the threads; checks still waiting fail with GuardError. May be called twice."""
         self._closed.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _judge(self, check: Check, policy: Policy, abandoned: threading.Event) -> tuple[tuple[Finding, ...], int]:
+    def _judge(self, check: Check, policy: Policy, abandoned: threading.Event) -> Judged:
         categories = policy.categories_on(check.surface)
         windows = check_windows(check, self._model)
         if not categories or not windows:
@@ -99,7 +113,7 @@ class EmbeddedGuard:
         highest = [float("-inf")] * len(categories)
         for start in range(0, len(windows), BATCH):
             if abandoned.is_set() or self._closed.is_set():
-                raise GuardError("the check was abandoned")
+                raise GuardError(CLOSED)
             content = self._model.encoder.encode(windows[start : start + BATCH])
             logits = vectors.logits(self._model, content, check.surface)
             highest = list(map(max, highest, logits.max(axis=0).tolist()))

@@ -39,7 +39,7 @@ _SQL_PASSWORD = re.compile(
     rf"|(?<=by )(?P<after>{_PLAIN_VALUE}))",
     re.IGNORECASE,
 )
-_HASH = re.compile(r"\$(?:apr1|[1256y]|2[abxy])\$[./A-Za-z0-9]{1,22}\$[./A-Za-z0-9]{20,90}")
+_HASH = re.compile(r"\$(?:apr1|[156y]|2[abxy])\$[./A-Za-z0-9]{1,22}\$[./A-Za-z0-9]{20,90}")
 _HASH_LEADS = ("$apr1$", "$1$", "$2a$", "$2b$", "$2x$", "$2y$", "$5$", "$6$", "$y$")
 _BASIC_AUTH = re.compile(r"(?i:\bbasic)\s{1,3}(?P<value>[A-Za-z0-9+/]{12,512}={0,2})")
 
@@ -76,7 +76,7 @@ _PLACEHOLDER = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _CODE = re.compile(r"[A-Za-z_]\w*(?:(?:\.|->|::)[A-Za-z_]\w*)+|(?:get|set|is|has|self|this|os|process|config)[._]\w.*")
-_SYMBOL = re.compile(r"[!@#$%^&*?~|]")
+_SYMBOL = re.compile(r"[!@#$%^&?]")
 _DIGIT, _LETTER = re.compile(r"[0-9]"), re.compile(r"[A-Za-z]")
 _UPPER, _LOWER = re.compile(r"[A-Z]"), re.compile(r"[a-z]")
 _MIN_ENTROPY_BITS = 2.8
@@ -150,7 +150,7 @@ def _password(match: re.Match[str]) -> Span | None:
     group = match.lastgroup or "value"
     value = match[group]
     if group not in ("quoted", "after_quoted"):
-        value = value.rstrip(".:?")
+        value = value.rstrip(".:?*")
         if not _chosen(value, named=group == "value"):
             return None
     if len(value) < 3 or _PLACEHOLDER.fullmatch(value) or _CODE.fullmatch(value):

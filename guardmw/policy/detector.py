@@ -79,15 +79,26 @@ class Detector:
 
     @cached_property
     def _search(self) -> Callable[[str, int], re.Match[str] | None]:
+        """Finds where to try: at leads in the folded text, otherwise wherever the pattern could match."""
+        if self.leads:
+            return re.compile("|".join(map(re.escape, self.leads))).search
         if self.partial is None:
             return re.compile("").search
         if self.partial.reach_chars <= self.max_chars:
             return self.pattern.search
         return re.compile(self.partial.loose).search
 
-    def find(self, text: str, position: int, stop: int) -> Iterator[Candidate]:
-        """The matches that begin in ``[position, stop)``, in order, none overlapping the one before."""
-        while (found := self._search(text, position)) is not None and (begin := found.start()) < stop:
+    def first_start(self, text: str, folded: str, position: int) -> int | None:
+        """The first place from `position` on where a match could begin."""
+        found = self._search(folded if self.leads else text, position)
+        return found.start() if found else None
+
+    def find(self, text: str, folded: str, position: int, stop: int) -> Iterator[Candidate]:
+        """The matches that begin in ``[position, stop)``, in order, none overlapping the one before.
+
+        `folded` is `text` in lower case, of the same length.
+        """
+        while (begin := self.first_start(text, folded, position)) is not None and begin < stop:
             match = self.pattern.match(text, begin, begin + self.max_chars)
             span = self.validate(match) if match else None
             if span is None or span[0] == span[1]:

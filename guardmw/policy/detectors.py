@@ -116,12 +116,12 @@ class _Reading:
         offset, window = self._window(text, start)
         reading, position = window.text, window.position(start - offset)
         folded = reading.lower() if self._normalized else reading
-        active, led = self._sieve.active(reading, folded, position)
-        hold = len(reading) if final else self._sieve.hold(reading, folded, position, led)
+        active = self._sieve.active(reading, folded, position)
+        hold = len(reading) if final else self._sieve.hold(reading, folded, position, active)
         found = [
             _locate(self._entries[i], window, offset, candidate)
             for i in active
-            for candidate in self._entries[i].detector.find(reading, position, hold)
+            for candidate in self._entries[i].detector.find(reading, folded, position, hold)
         ]
         return found, offset + window.original(hold)
 

@@ -6,11 +6,9 @@ import ipaddress
 import re
 from collections.abc import Iterator
 from functools import lru_cache
+from importlib import import_module
 from itertools import accumulate
 from typing import assert_never
-
-from stdnum import bitcoin, iban, luhn, numdb
-from stdnum.us import ssn
 
 from guardmw.policy.detector import MANY_DIGITS, Detector, Span, preceded_by, whole
 from guardmw.policy.national_ids import national_id_detector
@@ -44,7 +42,7 @@ _ISSUER = re.compile("|".join(f"({prefix})" for prefix in _CARD_LENGTHS))
 _LENGTHS = tuple(_CARD_LENGTHS.values())
 
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}(?![a-z0-9])", re.ASCII)
-_IBAN_GATE = re.compile(r"\d\d ?[A-Z0-9]", re.ASCII)
+_IBAN_GATE = re.compile(r"[A-Z]{2}\d\d ?[A-Z0-9]", re.ASCII)
 _IBAN_LOWER = re.compile(r"(?<![A-Za-z0-9])[a-z]{2}\d{2}[a-z0-9]{11,30}(?![A-Za-z0-9])", re.ASCII)
 _IBAN_LOWER_GATE = re.compile(r"\d\d[a-z0-9]{11}", re.ASCII)
 _IBAN_CONTEXT = re.compile(r"iban\W{0,12}$", re.IGNORECASE)
@@ -77,7 +75,10 @@ _ETHEREUM = re.compile(r"(?<![A-Za-z0-9])0x[0-9A-Fa-f]{40}(?![A-Za-z0-9])")
 
 
 def pii_detectors(config: PiiDetector) -> list[Detector]:
-    """The detectors of `config.entities`, in that order."""
+    """The detectors of `config.entities`, in that order. What they import and read is loaded now, not in a stream."""
+    for module in ("bitcoin", "iban", "luhn", "us.ssn"):
+        import_module(f"stdnum.{module}")
+    _iban_chars("GB")
     return [detector for entity in config.entities for detector in _detectors(entity, config.phone_region)]
 
 
@@ -115,6 +116,8 @@ def _email(match: re.Match[str]) -> Span | None:
 
 def _card(match: re.Match[str]) -> Span | None:
     """A card number of a known issuer's length that ends with one of the digit groups; what follows may be a code."""
+    from stdnum import luhn
+
     digits = match[0].replace(" ", "").replace("-", "")
     issuer = _ISSUER.match(digits)
     if issuer is None or issuer.lastindex is None or len(digits) < _CARD_DIGITS:
@@ -132,12 +135,14 @@ def _card(match: re.Match[str]) -> Span | None:
 
 def _iban(match: re.Match[str]) -> Span | None:
     """A valid IBAN of its country's length, which upper-case words may follow; or whatever is called an IBAN."""
+    from stdnum import iban
+
     length = _iban_chars(match[0][:2].upper())
     text, end = match[0], 0
     for _ in range(length or 0):
         end += 1 + text.startswith(" ", end)
     complete = 0 < end <= len(text) and not text[end : end + 1].isalnum()
-    if complete and iban.is_valid(text[:end]):
+    if complete and iban.is_valid(text[:end], check_country=False):
         return match.start(), match.start() + end
     return match.span() if preceded_by(match, _IBAN_CONTEXT) else None
 
@@ -145,6 +150,8 @@ def _iban(match: re.Match[str]) -> Span | None:
 @lru_cache(maxsize=1024)
 def _iban_chars(country: str) -> int | None:
     """How many characters that country's IBANs have (ISO 13616), None where there are none."""
+    from stdnum import numdb
+
     _, properties = numdb.get("iban").info(country)[0]
     parts = _IBAN_PART.findall(properties.get("bban", ""))
     return 4 + sum(map(int, parts)) if parts else None
@@ -152,6 +159,8 @@ def _iban_chars(country: str) -> int | None:
 
 def _ssn(match: re.Match[str]) -> Span | None:
     """Separated and valid, or called one."""
+    from stdnum.us import ssn
+
     separated = not match[0].isdigit()
     valid = separated and ssn.is_valid(match[0].replace(" ", "-"))
     return match.span() if valid or preceded_by(match, _SSN_CONTEXT) else None
@@ -176,4 +185,6 @@ def _mac(match: re.Match[str]) -> Span | None:
 
 
 def _bitcoin(match: re.Match[str]) -> Span | None:
+    from stdnum import bitcoin
+
     return match.span() if bitcoin.is_valid(match[0]) else None

@@ -71,7 +71,7 @@ NATIONAL_IDS = (
     NationalId(r"\d{13}", "ro.cnp", r"\bcnp\b"),
     NationalId(r"\d{11}", "tr.tckimlik", r"kimlik|\bt\.?c\.?\b"),
 )
-_GATE = re.compile(r"\d(?:(?:[ .-]?\d){3}|\d?[A-Z]\d)", re.ASCII)
+_GATE = re.compile(r"\d(?:[ .-]?\d){5}|[A-Z]{5}\d{4}[A-Z]|[A-Z]{6}[0-9LMNP-V]{2}[A-EHLMPR-T]", re.ASCII)
 
 
 @lru_cache(maxsize=1)

@@ -6,8 +6,6 @@ import re
 from functools import partial
 from typing import Any
 
-import phonenumbers
-
 from guardmw.policy.detector import MANY_DIGITS, Detector, Span, preceded_by
 
 _PHONE = re.compile(
@@ -29,8 +27,8 @@ _NOT_PHONE = re.compile(
     re.ASCII,
 )
 _TOLD = re.compile(
-    r"phone|\btel\b|\bcall|mobile|\bcell|\bfax|whatsapp|\btext|\bsms|\bdial|\bring|contact|reach (?:me|us|him|her|them)"
-    r"|answering|messages? (?:to|on)",
+    r"phone|\btel\b|\bcall|mobile|\bcell|\bfax|whatsapp|\btext(?:ing)?\s|\bsms|\bdial|\bring|contact"
+    r"|reach (?:me|us|him|her|them)|answering|messages? (?:to|on)",
     re.IGNORECASE,
 )
 _OTHER_NUMBER = re.compile(
@@ -44,6 +42,8 @@ _MIN_DIGITS, _MAX_DIGITS = 7, 15
 
 def phone_detector(region: str) -> Detector:
     """Numbers with a country code, and those written as in `region` (ISO 3166). All metadata is loaded here, once."""
+    import phonenumbers
+
     phonenumbers.PhoneMetadata.load_all()
     metadata = phonenumbers.PhoneMetadata.metadata_for_region(region)
     return Detector("phone", _PHONE, partial(_phone, region=region, metadata=metadata), gate=MANY_DIGITS)
@@ -91,6 +91,8 @@ def _is_phone(text: str, told: bool, region: str) -> bool:
 
 
 def _is_possible(digits: str) -> bool:
+    import phonenumbers
+
     try:
         number = phonenumbers.parse(f"+{digits}")
     except phonenumbers.NumberParseException:
@@ -99,6 +101,8 @@ def _is_possible(digits: str) -> bool:
 
 
 def _is_valid(digits: str, region: str) -> bool:
+    import phonenumbers
+
     try:
         return bool(phonenumbers.is_valid_number(phonenumbers.parse(digits, region)))
     except phonenumbers.NumberParseException:

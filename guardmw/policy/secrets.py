@@ -188,6 +188,7 @@ def _detectors(entity: SecretEntity) -> Iterator[Detector]:
         case "connection_string":
             yield connection_string()
         case "high_entropy":
+            import_module("detect_secrets.plugins.high_entropy_strings")  # now, not while a text is waiting
             yield Detector(entity, _RANDOM, _high_entropy, gate=_RANDOM)
         case _:
             assert_never(entity)

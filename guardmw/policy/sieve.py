@@ -32,6 +32,9 @@ class _Tail:
             return begin + len(text[begin:].rstrip(self.alphabet))
         return begin
 
+    def matches(self, text: str, begin: int) -> bool:
+        return self.pattern is None or self.pattern.match(text, begin) is not None
+
     def search(self, text: str, begin: int) -> int:
         """Where the first such match does begin; the end of the text if there is none."""
         if self.pattern is None or begin >= len(text):
@@ -44,6 +47,7 @@ class Sieve:
     """Of the given detectors, those to run on a text, and the part of the text that they must wait for."""
 
     def __init__(self, detectors: Sequence[Detector], *, normalized: bool = True) -> None:
+        self._detectors = detectors
         self._always = [i for i, detector in enumerate(detectors) if not detector.leads and detector.gate is None]
         self._gated: dict[re.Pattern[str], list[int]] = {}
         self._led: dict[str, dict[str, list[int]]] = {}
@@ -55,34 +59,46 @@ class Sieve:
         leads = [lead for detector in detectors for lead in detector.leads]
         self._beginnings = frozenset(lead[:size] for lead in leads for size in range(1, len(lead)))
         self._longest_beginning = max(map(len, self._beginnings), default=0)
-        self._tails = [_tail([detector], None) for detector in detectors]
+        self._tails = {i: _tail([detector], None) for i, detector in enumerate(detectors) if detector.leads}
         self._shared = _shared([detector for detector in detectors if not detector.leads], normalized)
 
-    def active(self, text: str, folded: str, position: int) -> tuple[list[int], dict[int, int]]:
-        """The detectors (by index) that could find something from `position` on, and where those with leads begin."""
-        led: dict[int, int] = {}
+    def active(self, text: str, folded: str, position: int) -> list[int]:
+        """The detectors (by index, in order) that could find something from `position` on."""
+        active = set(self._always)
+        for gate, indices in self._gated.items():
+            if gate.search(text, position):
+                active.update(indices)
         for rare, leads in self._led.items():
-            if rare not in folded:
-                continue
-            for lead, indices in leads.items():
-                if (place := folded.find(lead, position)) >= 0:
-                    led.update((i, min(place, led.get(i, place))) for i in indices)
-        gated = [i for gate, indices in self._gated.items() if gate.search(text, position) for i in indices]
-        return [*self._always, *gated, *led], led
+            if rare in folded:
+                for lead, indices in leads.items():
+                    if folded.find(lead, position) >= 0:
+                        active.update(indices)
+        return sorted(active)
 
-    def hold(self, text: str, folded: str, position: int, led: dict[int, int]) -> int:
+    def hold(self, text: str, folded: str, position: int, active: Iterable[int]) -> int:
         """The first place from which on more text could change what is found.
 
-        A match of a detector with leads begins with one of them, or with the beginning of one at the end of the text.
+        A match of a detector with leads begins with one of them, or with the beginning of one at the end of the text;
+        the other detectors share tails.
         """
         hold = min([len(text), *self._unfinished_leads(folded, position)])
         word = max(text.rfind(space, position) for space in SPACES) + 1
-        searches = [(self._tails[i], place) for i, place in led.items()] + [(tail, position) for tail in self._shared]
-        for tail, place in searches:
-            begin = tail.begin(text, place, word)
+        for i in active:
+            if self._detectors[i].leads:
+                hold = min(hold, self._led_hold(i, text, folded, position, word))
+        for tail in self._shared:
+            begin = tail.begin(text, position, word)
             if begin < hold:
                 hold = min(hold, tail.search(text, begin))
         return hold
+
+    def _led_hold(self, i: int, text: str, folded: str, position: int, word: int) -> int:
+        """Where the first match of a detector with leads begins that could still change."""
+        detector, tail = self._detectors[i], self._tails[i]
+        start = detector.first_start(text, folded, tail.begin(text, position, word))
+        while start is not None and not tail.matches(text, start):
+            start = detector.first_start(text, folded, start + 1)
+        return len(text) if start is None else start
 
     def _unfinished_leads(self, folded: str, position: int) -> Iterator[int]:
         length = len(folded)

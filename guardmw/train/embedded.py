@@ -24,7 +24,7 @@ from guardmw.policy.load import bundled_ids, load_policies
 from guardmw.policy.schema import Policy
 from guardmw.train.dataset import read_folder, read_taxonomies
 from guardmw.train.encoder import export_encoder, export_vocabulary
-from guardmw.train.examples import WINDOWS, Examples, encoded, sample, training_set
+from guardmw.train.examples import WINDOWS, Examples, encoded, everyday, sample, training_set
 from guardmw.train.head import export_head, train_head
 from guardmw.train.measure import calibrate, measure, pair_logits, policy_logits, shift_by_quantisation
 from guardmw.train.pairs import category_texts
@@ -52,9 +52,9 @@ class Settings:
     version: str
     cache: Path | None = None
     seed: int = 0
-    epochs: int = 12
+    epochs: int = 4
     limit: int = 4000
-    false_positives: float = 0.03
+    false_positives: float = 0.01
     policies: tuple[str, ...] = ()
 
     @property
@@ -97,7 +97,7 @@ def _examples(settings: Settings, folder: Path, tell: Tell) -> tuple[Vectors, Ex
     cache = VectorCache(settings.cache or folder / "vectors.npz", sha256(folder / "encoder.onnx"), encoder.encode)
     texts = category_texts(read_taxonomies(settings.data / "taxonomies.json"))
     categories = cache.of([encoder.words.ids(category.text) for category in texts])
-    train_rows = sample(read_folder(settings.data / "train"), settings.limit, settings.seed)
+    train_rows = sample(read_folder(settings.data / "train"), settings.limit, settings.seed) + everyday(settings.seed)
     dev_rows = sample(read_folder(settings.data / "dev"), settings.limit, settings.seed)
     tell(f"encoding {len(train_rows)} training rows, {len(dev_rows)} dev rows and {len(texts)} categories")
     train, dev = (

@@ -36,7 +36,7 @@ def export_encoder(source: str, folder: Path) -> int:
     Raises OSError (from transformers) when `source` can't be loaded.
     """
     model = _MeanPooled(AutoModel.from_pretrained(source, attn_implementation="eager")).eval()
-    example = torch.tensor([[101, 2023, 2003, 102], [101, 2003, 102, 0]])
+    example = torch.tensor([[2, 1, 1, 3], [2, 1, 3, 0]])
     names = {0: "windows", 1: "pieces"}
     with warnings.catch_warnings():
         # The older exporter is deprecated, but its graph of this model is a sixth faster than the newer one's.

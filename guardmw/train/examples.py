@@ -6,8 +6,10 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib import resources
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from guardmw.guard.encoder import Windows
@@ -18,7 +20,7 @@ from guardmw.train.pairs import TOPICAL, UNKNOWN, CategoryText, label_matrix, us
 from guardmw.train.vectors import VectorCache
 from guardmw.types import SURFACES
 
-__all__ = ["BENIGN", "WINDOWS", "Examples", "encoded", "sample", "training_set", "windows_of"]
+__all__ = ["BENIGN", "WINDOWS", "Examples", "encoded", "everyday", "sample", "training_set", "windows_of"]
 
 WINDOWS = Windows(size=128, overlap=32, stream_size=64, look_back=8)
 TOPIC_COSINE = 0.3
@@ -62,6 +64,18 @@ def sample(rows: Iterable[Row], limit: int, seed: int) -> list[Row]:
         random.Random(seed).shuffle(found)  # noqa: S311
         chosen += found if source.startswith(BENIGN) else found[:limit]
     return chosen
+
+
+def everyday(seed: int, frames_per_act: int = 6) -> list[Row]:
+    """Harmless requests in the frames of harmful ones, put together from `everyday.yaml`."""
+    content = yaml.safe_load((resources.files(__package__) / "everyday.yaml").read_text(encoding="utf-8"))
+    rng = random.Random(seed)  # noqa: S311
+    return [
+        Row(id=f"everyday-{act}-{frame}", source="benign_everyday", task="prompt", policy="benign",
+            content=frame.format(act), label="safe")
+        for act in content["acts"]
+        for frame in rng.sample(content["frames"], frames_per_act)
+    ]  # fmt: skip
 
 
 def encoded(

@@ -88,7 +88,7 @@ def measure(highest: Mapping[str, Vectors], examples: Examples, calibration: Cal
         figures[policy] = {
             name: {
                 source: round(float(np.mean(over[among & (examples.sources == source)])), 4)
-                for source in sorted(set(examples.sources[among]))
+                for source in sorted(map(str, set(examples.sources[among])))
             }
             for name, among in (("recall", examples.unsafe), ("false_positives", ~examples.unsafe))
         }

@@ -15,6 +15,7 @@ from langchain_core.tools import tool
 from pydantic import ConfigDict
 
 from guardmw.commands.demo.watch import ToolUse, Watch
+from guardmw.errors import GuardConnectionError
 from guardmw.guard.base import Guard
 from guardmw.policy.schema import Policy
 from guardmw.types import Check, Verdict
@@ -78,7 +79,7 @@ class MortalGuard:
     async def check(self, check: Check, policy: Policy) -> Verdict:
         if check.surface == "output":
             if self._checks_left == 0:
-                raise ConnectionError("the guard's server is gone")
+                raise GuardConnectionError("the guard's server is gone")
             self._checks_left -= 1
         return await self._guard.check(check, policy)
 

@@ -19,6 +19,8 @@ from rich.table import Table
 from guardmw.commands.demo.agent import AGENT, converse
 from guardmw.commands.demo.watch import Watch
 from guardmw.errors import GuardmwError
+from guardmw.guard.base import Guard
+from guardmw.policy.schema import Policy
 from guardmw.types import Action
 from guardmw_langgraph import GuardMiddleware
 from guardmw_langgraph.scripted import ScriptedChatModel
@@ -131,7 +133,7 @@ def _row(line: str, place: str, skipped: Counter[str]) -> Row | None:
             return None
 
 
-async def stream_rows(rows: list[Row], checker_options: dict[str, Any], pace_s: float, console: Console) -> Report:
+async def stream_rows(rows: list[Row], policy: Policy, guard: Guard, pace_s: float, console: Console) -> Report:
     """Every row through an agent of its own, `AT_ONCE` at a time, all with one guard."""
     report, places = Report(), asyncio.Semaphore(AT_ONCE)
     with Progress(console=console, transient=True) as progress:
@@ -140,7 +142,7 @@ async def stream_rows(rows: list[Row], checker_options: dict[str, Any], pace_s: 
         async def one(row: Row) -> None:
             async with places:
                 watch = Watch(row.user)
-                middleware = GuardMiddleware(**checker_options, agent=AGENT, recorder=watch)
+                middleware = GuardMiddleware(policy, guard=guard, agent=AGENT, recorder=watch)
                 await converse(ScriptedChatModel([row.answer], delay_s=pace_s), middleware, watch)
                 report.add(row, watch)
                 progress.advance(bar)

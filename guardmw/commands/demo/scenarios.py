@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from guardmw.errors import GuardmwError
 from guardmw.types import Action
 
 LOOK_UP: dict[str, Any] = {"name": "look_up_order", "args": {"order_id": "A-1042"}}
+
+
+class DemoError(GuardmwError):
+    """The demo can't be run as asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +90,10 @@ SCENARIOS: dict[str, Scenario] = {
         ),
     )
 }  # fmt: skip
+
+
+def scenario_named(name: str) -> Scenario:
+    """Raises DemoError when there is none."""
+    if name not in SCENARIOS:
+        raise DemoError(f"there is no scenario {name!r}; choose from {', '.join(SCENARIOS)}")
+    return SCENARIOS[name]

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from guardmw.commands._output import printable
 from guardmw.commands.check import COLOURS
+from guardmw.commands.demo.scenarios import Scenario
 from guardmw.commands.demo.watch import Judged, Said, ToolUse, Watch
 
 MAX_VERDICTS = 14
@@ -81,19 +82,21 @@ def _timing(watch: Watch) -> str:
     return f"{first}, {watch.ended_s:.1f} s in all, {len(watch.judged)} checks"
 
 
-def summary(rows: Sequence[tuple[str, str, Watch]]) -> Table:
-    """One line per scenario; `rows` are (name, expected action, run)."""
-    table = Table("scenario", "expected", "action", "characters withheld", "redactions", "checks", "guard p50")
-    for name, expected, watch in rows:
-        passed = watch.action == expected
-        guard = f"{statistics.median(watch.guard_ms):.1f} ms" if watch.guard_ms else "-"
+def summary(runs: Sequence[tuple[Scenario, Watch]]) -> Table:
+    """One line per scenario."""
+    table = Table(title="withheld: characters that the model said and nobody saw", title_style="dim")
+    table.add_column("scenario", no_wrap=True)
+    for column in ("expected", "action", "withheld", "redacted", "checks", "guard p50"):
+        table.add_column(column)
+    for scenario, watch in runs:
+        mark, colour = ("✓", "green") if watch.action == scenario.expected else ("✗", "bold red")
         table.add_row(
-            name,
-            expected,
-            Text(f"{watch.action} {'✓' if passed else '✗'}", "green" if passed else "bold red"),
+            scenario.name,
+            scenario.expected,
+            Text(f"{watch.action} {mark}", colour),
             str(watch.withheld_chars),
             str(len(watch.labels)),
             str(len(watch.judged)),
-            guard,
+            f"{statistics.median(watch.guard_ms):.1f} ms" if watch.guard_ms else "-",
         )
     return table

@@ -51,6 +51,9 @@ class Watch:
     first_shown_s: float | None = None
     ended_s: float | None = None
 
+    def begins(self) -> None:
+        self.started_s = time.perf_counter()
+
     def record(self, decision: Decision) -> None:
         self.judged.append(Judged(self.now_s, decision))
         surface: Surface = decision.check.surface
