@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 
 import virtual_time
-from guardmw import Check, Checker, Decision, Finding, Policy, Verdict
+from guardmw import Check, Checker, Decision, Finding, Policy, PolicySet, Verdict
 from guardmw.errors import GuardConfigError, PolicyError, UnknownAgentError
 from guardmw.guard.resilience import GuardRunner
 from guardmw.policy.schema import shift
@@ -306,6 +306,20 @@ async def test_policies_are_chosen_by_agent_and_reloaded(tmp_path: Path, monkeyp
     file.write_text("id: one\nagents: [one]\ncategories: [{id: harm, titel: T}]\n")
     assert (await checker.check(Check("output", "text", agent="one"))).action == "flag"
     assert checker.policies.last_error is not None
+
+
+def test_a_guard_that_can_prepare_is_told_every_policy() -> None:
+    class Prepared(FakeGuard):
+        def __init__(self) -> None:
+            super().__init__(None)
+            self.policies: list[str] = []
+
+        def prepare(self, policy: Policy) -> None:
+            self.policies.append(policy.id)
+
+    guard = Prepared()
+    Checker(PolicySet([Policy(id="one", agents=("a",)), Policy(id="two", agents=("b",))]), guard=guard)
+    assert guard.policies == ["one", "two"]
 
 
 def test_a_checker_that_cannot_work_is_not_built() -> None:

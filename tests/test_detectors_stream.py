@@ -168,4 +168,3 @@ def test_small_deltas_scan_only_what_is_new() -> None:
     for cut in range(50, len(text), 50):
         settled = ordinary().scan(text[:cut], settled, final=False).settled
     assert len(text) - settled < 200
-

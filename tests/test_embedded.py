@@ -73,13 +73,13 @@ async def test_one_finding_per_category_on_the_surface(guard: EmbeddedGuard) -> 
 
 async def test_harm_scores_above_its_harmless_look_alike(guard: EmbeddedGuard) -> None:
     bomb, bread = [of(await guard.check(Check("input", text), POLICY))["weapons"] for text in (BOMB, BREAD)]
-    assert bomb > bread + 0.1
+    assert bomb > 2 * bread
 
 
 async def test_the_category_matters_and_not_only_the_harm(guard: EmbeddedGuard) -> None:
     bomb, shares = [of(await guard.check(Check("output", text), POLICY)) for text in (BOMB, SHARES)]
-    assert bomb["weapons"] > bomb["investing"] + 0.2
-    assert shares["investing"] > shares["weapons"] + 0.2
+    assert bomb["weapons"] > 5 * bomb["investing"]
+    assert shares["investing"] > 5 * shares["weapons"]
 
 
 async def test_precedents_bear_on_the_answer(guard: EmbeddedGuard) -> None:
@@ -97,7 +97,7 @@ async def test_harm_inside_a_long_text_is_found(guard: EmbeddedGuard) -> None:
     filler = "The bakery opens at seven and sells bread, rolls and cakes to the whole street. " * 40
     clean = of(await guard.check(Check("input", filler), POLICY))["weapons"]
     mixed = of(await guard.check(Check("input", filler + (BOMB + " ") * 16 + filler), POLICY))["weapons"]
-    assert mixed > clean + 0.1
+    assert mixed > 5 * clean
 
 
 @pytest.mark.parametrize("content", ["", " \n\t ", "\x00\x07", "\ud800\udfff", "\u200b\u200d\ufeff"])
@@ -268,3 +268,14 @@ def test_calibration_can_be_inverted(probability: float) -> None:
 def test_calibration_refuses_what_is_no_number(logit: float) -> None:
     with pytest.raises(ValueError, match="finite"):
         Calibration().probability(logit)
+
+
+async def test_preparing_a_policy_changes_no_verdict_and_a_closed_guard_ignores_it() -> None:
+    policy = Policy.model_validate({"id": "new", "categories": [{"id": "a", "title": "A", "unsafe_when": "Prepared."}]})
+    prepared, other = await asyncio.to_thread(EmbeddedGuard), await asyncio.to_thread(EmbeddedGuard)
+    prepared.prepare(policy)
+    check = Check("output", "Some text.")
+    assert (await prepared.check(check, policy)).findings == (await other.check(check, policy)).findings
+    await prepared.aclose()
+    await other.aclose()
+    prepared.prepare(policy)

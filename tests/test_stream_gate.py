@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
@@ -360,6 +361,30 @@ def test_the_guard_sees_the_whole_answer_each_time() -> None:
     assert all(later.startswith(earlier) for earlier, later in pairwise(contents))
     assert [check.offset_chars for check in guard.checks] == [0, *(len(content) for content in contents[:-1])]
     assert contents[-1] == source.text()
+
+
+def test_a_source_that_will_not_close_holds_nobody_up(caplog: pytest.LogCaptureFixture) -> None:
+    async def stubborn() -> AsyncGenerator[Text, None]:
+        try:
+            yield Text("output", f"{MARKER}. ")
+            await asyncio.sleep(60)
+        finally:
+            for _ in range(3):
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(30)
+
+    async def main() -> float:
+        items = guard_stream(stubborn(), Checker(policy(), guard=FakeGuard(MARKER)), policy(), agent="a")
+        seen = [item async for item in items]
+        assert isinstance(seen[-1], Blocked)
+        ended_s = asyncio.get_running_loop().time()
+        await asyncio.sleep(120)
+        return ended_s
+
+    ended_s, _ = virtual_time.run(main())
+    assert ended_s is not None
+    assert ended_s < 5
+    assert "doesn't end when cancelled" in caplog.text
 
 
 def test_a_source_that_cancels_itself_is_not_taken_for_finished() -> None:

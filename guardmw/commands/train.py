@@ -43,7 +43,7 @@ def embedded(
     limit: Annotated[int, typer.Option(min=1, help="Training rows taken from each source, benign ones apart.")] = 4000,
     false_positives: Annotated[
         float, typer.Option(min=0.0, max=0.5, help="Share of any benign source that may reach probability 0.5 on dev.")
-    ] = 0.01,
+    ] = 0.02,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest, figures and all, as JSON.")] = False,
 ) -> None:
     """Train the embedded guard's head on a frozen encoder, calibrate it, and write a folder of weights."""

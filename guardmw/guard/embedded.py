@@ -67,6 +67,11 @@ class EmbeddedGuard:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="guardmw-embedded")
         self._closed = threading.Event()
 
+    def prepare(self, policy: Policy) -> None:
+        """Begin to encode the policy's categories on a worker thread, so that the first check needn't wait for it."""
+        if not self._closed.is_set():
+            self._pool.submit(self._policies.of, policy)
+
     async def check(self, check: Check, policy: Policy) -> Verdict:
         """Judge `check`. Cancelling returns at once; the inference behind it stops at its next window.
 

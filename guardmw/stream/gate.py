@@ -8,6 +8,7 @@ text is superseded by the last one, which does.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -26,11 +27,13 @@ from guardmw.types import Check, Decision, Message, ToolCall
 
 __all__ = ["Blocked", "Delta", "Item", "Opaque", "Released", "Text", "guard_stream"]
 
+logger = logging.getLogger("guardmw.stream")
+
 MAX_READ_AHEAD_CHARS = 1 << 20
 """How much unreleased text a stream reads ahead of a consumer that doesn't take it."""
 
 CLOSE_TIMEOUT_S = 1.0
-"""How long a block waits for the source to close before the replacement is shown anyway."""
+"""How long a stream waits for its source to close: then the replacement is shown, or the stream ended, anyway."""
 
 
 def guard_stream(
@@ -271,8 +274,11 @@ class _GuardedStream:
         return None
 
     async def _stop(self) -> None:
+        """Ends every task; one that won't be ended is left behind after `CLOSE_TIMEOUT_S`, and said aloud."""
         self._stopping = True
-        tasks = [task for task in (self._check, self._reader) if task is not None]
+        tasks = {task for task in (self._check, self._reader) if task is not None}
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        _, left = await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT_S)
+        if left:
+            logger.error("stream %s: the source or the guard doesn't end when cancelled; it was left behind", self._id)

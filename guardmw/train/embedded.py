@@ -54,7 +54,7 @@ class Settings:
     seed: int = 0
     epochs: int = 4
     limit: int = 4000
-    false_positives: float = 0.01
+    false_positives: float = 0.02
     policies: tuple[str, ...] = ()
 
     @property
