@@ -34,7 +34,7 @@ def test_what_the_user_reads() -> None:
     shown = {result["scenario"]: result for result in results("--pace-ms", "2")}
     assert list(shown) == list(SCENARIOS)
     assert shown["clean"]["shown"] == SCENARIOS["clean"].turns[1]
-    assert "loan" not in shown["violation"]["shown"]
+    assert "spyware" not in shown["violation"]["shown"]
     assert shown["violation"]["withheld_chars"] > 50
     assert "[EMAIL]" in shown["personal-data"]["shown"]
     assert "[CREDIT_CARD]" in shown["personal-data"]["shown"]

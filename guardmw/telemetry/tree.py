@@ -101,7 +101,7 @@ def _label(span: ReadableSpan) -> Text:
     label = Text.assemble((span.name, f"bold {COLOURS.get(result, '')}".strip()), (f" {_milliseconds(span)}", "cyan"))
     for name, title in SHOWN.items():
         value = attributes.get(names.emitted(name))
-        if value is not None and value is not False:
+        if value is not None and value is not False and not (name == names.ACTION and value == result):
             label.append(f"  {title}=", style="dim").append(_short(value))
     return label
 
