@@ -11,7 +11,7 @@ import typer
 from guardmw.commands._output import FOUND
 from guardmw.commands.demo.scenarios import SCENARIOS, DemoError, scenario_named
 
-PACE_MS, ROW_PACE_MS = 40, 2
+PACE_MS, ROW_PACE_MS = 25, 2
 
 
 def demo(
