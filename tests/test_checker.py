@@ -69,6 +69,17 @@ async def test_strictness_changes_the_action() -> None:
     assert (await decide(category().model_copy(update={"strictness": 0.0}), 0.8)).action == "allow"
 
 
+def test_a_changed_copy_of_a_policy_has_a_hash_of_its_own() -> None:
+    original = category()
+    assert original.hash
+    assert original.categories_on("output")
+    copy = original.model_copy(update={"categories": ()})
+    assert copy.hash != original.hash
+    assert copy.categories_on("output") == ()
+    assert original.model_copy() == original
+    assert original.model_copy().hash == original.hash
+
+
 async def test_shadow_decides_and_does_nothing() -> None:
     decision = await decide(policy(mode="shadow"), 0.99)
     assert (decision.action, decision.enforced, decision.withheld) == ("block", "allow", False)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -237,6 +238,13 @@ class Policy(Model):
                 if names.count(name) > 1:
                     raise ValueError(f"the {what} {name!r} is given twice")
         return self
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with `update`, unvalidated as pydantic's own, whose hash is that of what it now says."""
+        copy = super().model_copy(update=update, deep=deep)
+        for name in ("hash", "_by_id", "_by_surface"):
+            copy.__dict__.pop(name, None)
+        return copy
 
     @cached_property
     def hash(self) -> str:
