@@ -85,7 +85,8 @@ class Checker:
         check = replace(check, policy=policy.ref)
         span = CheckSpan.start(check, policy, self.guard.name, parent)
         try:
-            decision = await self._decide(check, policy, matches)
+            with span.current():  # the guard's own spans and trace headers belong under it
+                decision = await self._decide(check, policy, matches)
         except BaseException:
             span.cancel()
             raise
