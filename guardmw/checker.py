@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
-from opentelemetry.context import Context, attach, detach
+from opentelemetry.context import Context
 
 from guardmw.errors import GuardError
 from guardmw.guard import resolve_guard
@@ -85,14 +85,12 @@ class Checker:
         policy = policy or await self.policy_for(check.agent)
         check = replace(check, policy=policy.ref)
         span = CheckSpan.start(check, policy, self.guard.name, parent)
-        token = attach(span.context)  # the parent of spans that the guard starts
         try:
-            decision = await self._decide(check, policy, matches)
+            with span.current():  # the guard's own spans and trace headers belong under it
+                decision = await self._decide(check, policy, matches)
         except BaseException:
             span.cancel()
             raise
-        finally:
-            detach(token)
         span.end(decision)
         self._record(decision)
         return decision

@@ -5,9 +5,11 @@ GuardmwError
 │   └── UnknownAgentError  no policy matches this agent and none is the default
 ├── GuardError             a guard could not judge; policies decide what follows (`on_guard_error`)
 │   ├── GuardConfigError   the guard can't be built: unknown name, missing or damaged weights
+│   │   └── GuardServerError   the guard's server could not be started, or ended (carries the last lines of its log)
 │   ├── GuardTimeoutError  no verdict within the deadline
 │   ├── GuardConnectionError  the guard's server can't be reached or failed
 │   ├── GuardAnswerError   the guard answered, but not with a verdict
+│   ├── GuardContextError  the text can't be brought into the guard's context, not even in windows
 │   └── GuardOverloadedError  no place for the check within its deadline
 ├── BlockedError           raised to callers who asked for an exception instead of a replacement text
 ├── TelemetryError         telemetry can't be set up: the SDK is missing, or it is set up already
@@ -23,8 +25,10 @@ __all__ = [
     "GuardAnswerError",
     "GuardConfigError",
     "GuardConnectionError",
+    "GuardContextError",
     "GuardError",
     "GuardOverloadedError",
+    "GuardServerError",
     "GuardTimeoutError",
     "GuardmwError",
     "PolicyError",
@@ -86,6 +90,14 @@ class GuardConfigError(GuardError):
     error_type = "config_error"
 
 
+class GuardServerError(GuardConfigError):
+    """The guard's server could not be started; `last_lines` are the newest lines of its log, oldest first."""
+
+    def __init__(self, problem: str, last_lines: tuple[str, ...] = ()) -> None:
+        self.last_lines = last_lines
+        super().__init__(f"the guard's server {problem}; its log says why")
+
+
 class GuardTimeoutError(GuardError):
     """The guard gave no verdict within the deadline."""
 
@@ -108,6 +120,18 @@ class GuardAnswerError(GuardError):
     """The guard answered with something that is no verdict."""
 
     error_type = "parse_error"
+
+
+class GuardContextError(GuardError):
+    """The prompt is longer than the guard's context of `limit_tokens` (None: the server didn't say)."""
+
+    error_type = "context_overflow"
+
+    def __init__(self, said: str, limit_tokens: int | None = None) -> None:
+        self.limit_tokens = limit_tokens
+        super().__init__(
+            f"the text is longer than the guard's context ({said}); serve the guard with a longer --max-model-len"
+        )
 
 
 class GuardOverloadedError(GuardError):

@@ -48,7 +48,7 @@ def test_an_unknown_command_could_not_run() -> None:
     ("arguments", "complaint"),
     [
         (["check", "x", "--policy", "nowhere.yaml"], "nowhere.yaml"),
-        (["check", "x", "--guard", "vllm:http://localhost:1"], "is not part of this version"),
+        (["check", "x", "--guard", "vllm:localhost"], "no URL of a server"),
         (["check", "x", "--guard", "magic"], "Guards known: embedded, detectors"),
     ],
 )

@@ -7,7 +7,7 @@ from guardmw.guard.base import Guard
 
 __all__ = ["Guard", "resolve_guard"]
 
-KNOWN_GUARDS = ("embedded", "detectors")
+KNOWN_GUARDS = ("embedded", "detectors", "vllm", "vllm:URL", "cascade", "cascade:URL")
 """Names that `resolve_guard` understands."""
 
 _MEMBERS = ("check", "aclose", "name", "version")
@@ -17,6 +17,9 @@ def resolve_guard(guard: Guard | str) -> Guard:
     """The guard that `guard` names; a guard itself passes through.
 
     ``embedded`` is the small model that ships in the package, ``detectors`` judges by detectors and rules alone.
+    ``vllm:URL[,URL…][?option=…]`` is a guard model on vLLM servers, see `guardmw.guard.spec`. ``cascade:URL…`` asks the
+    embedded guard first and that one where it isn't sure. ``vllm`` and ``cascade`` alone take the URL from
+    ``GUARDMW_GUARD_URL``, or the server on this machine's port 8000.
 
     Raises GuardConfigError when the name is unknown, when the object is no guard, or when the guard can't be built.
     """
@@ -32,10 +35,23 @@ def _named(name: str) -> Guard:
         from guardmw.guard.detectors_only import DetectorsOnlyGuard
 
         return DetectorsOnlyGuard()
+    kind, colon, spec = name.partition(":")
+    if kind == "vllm":
+        from guardmw.guard.spec import guard_at, url_from_environment
+
+        return guard_at(spec if colon else url_from_environment())
+    if kind == "cascade":
+        return _cascade(spec if colon else None)
     known = f"Guards known: {', '.join(KNOWN_GUARDS)}, or a Guard object of your own."
-    if name == "cascade" or name.startswith("vllm:"):
-        raise GuardConfigError(f"the guard {name!r} is not part of this version of guardmw. {known}")
-    raise GuardConfigError(f"there is no guard called {name!r}. {known}")
+    raise GuardConfigError(f"there is no guard called {kind!r}. {known}")
+
+
+def _cascade(spec: str | None) -> Guard:
+    from guardmw.guard.cascade import CascadeGuard
+    from guardmw.guard.spec import guard_at, url_from_environment
+
+    second = guard_at(url_from_environment() if spec is None else spec.removeprefix("vllm:"))
+    return CascadeGuard(_named("embedded"), second)
 
 
 def _checked(guard: Guard) -> Guard:

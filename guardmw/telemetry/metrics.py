@@ -49,6 +49,9 @@ class Instruments:
         self.cache_lookups = meter.create_counter(
             names.CACHE_LOOKUPS, "{lookup}", "Verdicts looked up, by whether one was known already."
         )
+        self.cascade_checks = meter.create_counter(
+            names.CASCADE_CHECKS, "{check}", "Checks a cascade judged, by whether its second guard was asked."
+        )
 
 
 def instruments() -> Instruments:
@@ -58,6 +61,11 @@ def instruments() -> Instruments:
 @lru_cache(maxsize=4)
 def _instruments(meter: Meter) -> Instruments:
     return Instruments(meter)
+
+
+def cascade_checked(*, escalated: bool) -> None:
+    """Count a check that a cascade judged."""
+    instruments().cascade_checks.add(1, {names.ESCALATED: escalated})
 
 
 def stream_bypassed(agent: str) -> None:

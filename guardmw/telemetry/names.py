@@ -31,6 +31,7 @@ PROPOSED_PREFIX = "gen_ai.guardrail."
 # Spans: the operation, followed by a blank and the guard's or the agent's name.
 APPLY_GUARDRAIL = "apply_guardrail"
 GUARD_STREAM = "guard_stream"
+CHAT = "chat"
 
 # Attributes of released conventions.
 OPERATION_NAME = "gen_ai.operation.name"
@@ -38,6 +39,18 @@ AGENT_NAME = "gen_ai.agent.name"
 ERROR_TYPE = "error.type"
 SPAN_KIND = "openinference.span.kind"
 SPAN_KIND_GUARDRAIL = "GUARDRAIL"
+SPAN_KIND_LLM = "LLM"
+PROVIDER_NAME = "gen_ai.provider.name"
+PROVIDER_VLLM = "vllm"
+REQUEST_MODEL = "gen_ai.request.model"
+RESPONSE_ID = "gen_ai.response.id"
+RESPONSE_MODEL = "gen_ai.response.model"
+FINISH_REASONS = "gen_ai.response.finish_reasons"
+USAGE_INPUT_TOKENS = "gen_ai.usage.input_tokens"
+USAGE_OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
+USAGE_CACHED_TOKENS = "gen_ai.usage.cache_read.input_tokens"
+SERVER_ADDRESS = "server.address"
+SERVER_PORT = "server.port"
 
 # Attributes of the proposal.
 COMPONENT_NAME = "guardmw.component.name"
@@ -64,6 +77,7 @@ CHECK_ID = "guardmw.check.id"
 CANCELLED = "guardmw.cancelled"
 CACHE_HIT = "guardmw.cache.hit"
 FALLBACK = "guardmw.fallback"
+ESCALATED = "guardmw.cascade.escalated"
 CONTENT_HASH = "guardmw.content.hash"
 CONTENT_CHARS = "guardmw.content.chars"
 TOKENS_PROMPT = "guardmw.tokens.prompt"
@@ -90,6 +104,7 @@ FIRST_RELEASE_DELAY = "guardmw.stream.first_release_delay"
 HOLD_TIME = "guardmw.stream.hold_time"
 STREAM_BYPASSED = "guardmw.stream.bypassed"
 CACHE_LOOKUPS = "guardmw.cache.lookups"
+CASCADE_CHECKS = "guardmw.cascade.checks"
 
 PROPOSED = frozenset(
     {

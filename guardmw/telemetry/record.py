@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import time
 from asyncio import CancelledError
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 
@@ -50,6 +53,16 @@ class _Timed:
         if self._context is None:
             self._context = set_span_in_context(self._span, self._parent)
         return self._context
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make this span the current one for what is called or awaited in the block, in the same task; a generator
+        must not yield in there."""
+        token = otel_context.attach(self.context)
+        try:
+            yield
+        finally:
+            otel_context.detach(token)
 
     def _close(self) -> bool:
         """True for the first caller only."""
