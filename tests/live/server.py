@@ -23,7 +23,7 @@ READY = VLLM_PYTHON.parent.parent / ".ready"
 LOG = ROOT / "out" / "live" / "vllm.log"
 START_S, STOP_S, ANSWER_S = 900, 60, 60
 
-LIVE_VLLM = [pytest.mark.live("vllm"), pytest.mark.timeout(1800), pytest.mark.xdist_group("vllm")]
+LIVE_VLLM = [pytest.mark.live("vllm"), pytest.mark.timeout(1800)]
 """The timeout covers what the first of these tests waits for: training the tiny guard, starting the server."""
 
 
