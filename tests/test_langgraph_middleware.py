@@ -16,11 +16,14 @@ from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from pydantic import BaseModel
 
 from guardmw.errors import UnguardedError
 from guardmw.policy.match import PolicySet
 from guardmw.policy.schema import Messages
+from guardmw.telemetry.scope import Providers, using
 from guardmw.testing import FakeGuard, ScriptedChatModel
 from guardmw.traces.record import MemoryRecorder
 from guardmw_langgraph import GuardMiddleware, guard_model
@@ -154,6 +157,14 @@ async def test_an_answer_the_guard_never_saw_is_loud_and_stays_out_of_the_state(
     with pytest.raises(UnguardedError, match="Put GuardMiddleware last"):
         await agent.ainvoke(hello(), config)
     assert FORBIDDEN not in repr((dict(saver.storage), dict(saver.writes), dict(saver.blobs)))
+
+
+async def test_a_bypass_is_counted() -> None:
+    reader = InMemoryMetricReader()
+    agent = create_agent(ScriptedChatModel([CLEAN]), middleware=[guarding(), Swaps(lambda: AIMessage(BAD))])
+    with using(Providers(meters=MeterProvider([reader]))), pytest.raises(UnguardedError):
+        await run(agent)
+    assert "guardmw.stream.bypassed" in str(reader.get_metrics_data())
 
 
 async def test_a_forged_mark_does_not_help() -> None:

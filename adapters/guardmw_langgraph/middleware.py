@@ -20,6 +20,7 @@ from langgraph.types import Command
 
 from guardmw.errors import UnguardedError
 from guardmw.guard.base import Guard
+from guardmw.telemetry.metrics import stream_bypassed
 from guardmw.traces.record import Recorder
 from guardmw_langgraph import sync
 from guardmw_langgraph.answer import MARK
@@ -129,6 +130,7 @@ class GuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         """`response`, if all the model said in it passed this guard. Raises UnguardedError otherwise."""
         for message in response.result:
             if isinstance(message, AIMessage) and not self.seam.guarded(message):
+                stream_bypassed(self.seam.agent)
                 raise UnguardedError(
                     "an answer reached the agent that this GuardMiddleware never saw: a middleware after it in the "
                     "list replaced the model or answered itself. Put GuardMiddleware last in the list of middleware"
