@@ -10,6 +10,8 @@ FINE: Final = 0
 FOUND: Final = 1
 COULD_NOT_RUN: Final = 2
 
+GUARDS: Final = "The guard: embedded, detectors, vllm:URL or cascade:URL."
+
 
 def complain(message: str) -> None:
     """Print `message` on standard error: one line, or one for each of several problems."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from guardmw.commands._output import COULD_NOT_RUN, FINE, FOUND, complain, print_json, printable
+from guardmw.commands._output import COULD_NOT_RUN, FINE, FOUND, GUARDS, complain, print_json, printable
 from guardmw.types import Action, Check, Decision, Finding, Surface, ToolCall, apply_redactions, severity
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def check(
     tool: Annotated[
         str | None, typer.Option(help="The tool that is called; the text is then its arguments as JSON.")
     ] = None,
-    guard: Annotated[str, typer.Option(help="Which guard judges: embedded or detectors.")] = "embedded",
+    guard: Annotated[str, typer.Option(help=GUARDS)] = "embedded",
     as_json: Annotated[bool, typer.Option("--json", help="Print the decision as JSON.")] = False,
 ) -> None:
     """Check a text against a policy and print the decision.

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from guardmw.commands._examinations import Health, Patient, Result, examine
-from guardmw.commands._output import FINE, FOUND, print_json, printable
+from guardmw.commands._output import FINE, FOUND, GUARDS, print_json, printable
 
 MARKS: dict[Health, tuple[str, str]] = {
     "ok": ("✓", "green"),
@@ -21,7 +21,7 @@ def doctor(
     policy: Annotated[
         str, typer.Option("--policy", "-p", help="A policy file or folder, or the name of a bundled policy.")
     ] = "base",
-    guard: Annotated[str, typer.Option(help="The guard to examine: embedded or detectors.")] = "embedded",
+    guard: Annotated[str, typer.Option(help=GUARDS)] = "embedded",
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Examine this installation: packages, weights, policies, a guarded agent from end to end, telemetry.

@@ -11,7 +11,7 @@ import typer
 from guardmw.commands._output import print_json
 from guardmw.errors import GuardmwError
 
-train_app = typer.Typer(help="Train guards from labelled data (needs `guardmw[train]`).", no_args_is_help=True)
+train_app = typer.Typer(help="Train guards from labelled data (needs the extra `train`).", no_args_is_help=True)
 
 BASE_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 

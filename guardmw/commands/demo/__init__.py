@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from guardmw.commands._output import FOUND
+from guardmw.commands._output import FOUND, GUARDS
 from guardmw.commands.demo.scenarios import SCENARIOS, DemoError, scenario_named
 
 PACE_MS, ROW_PACE_MS = 25, 2
@@ -24,7 +24,7 @@ def demo(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take so many rows of the file.")] = None,
     policy: Annotated[str, typer.Option("--policy", "-p", help="A policy file, or a bundled policy.")] = "support",
-    guard: Annotated[str, typer.Option(help="Which guard judges: embedded or detectors.")] = "embedded",
+    guard: Annotated[str, typer.Option(help=GUARDS)] = "embedded",
     model: Annotated[
         str | None, typer.Option(help="A LangChain model, such as openai:gpt-5; without it the answers are scripted.")
     ] = None,
