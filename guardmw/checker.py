@@ -57,15 +57,17 @@ class Checker:
         self.checks = 0
         self._owned = [self.guard] if isinstance(guard, str) else []
         self._recorder = recorder
+        self._max_in_flight = max_in_flight
         self._runner = GuardRunner(self.guard, max_in_flight)
-        self._fallback = self._fallback_runner(fallback, max_in_flight)
+        self._fallback_guard = fallback
+        self._fallback: GuardRunner | None = None
         self._cache = VerdictCache(cache_size)
         self._warm_up()
 
     async def policy_for(self, agent: str) -> Policy:
         """The policy of `agent`, after a look at the files for changes. Raises UnknownAgentError."""
         if self.policies.due(RELOAD_INTERVAL_S):
-            await asyncio.to_thread(self.policies.reload)
+            await asyncio.to_thread(self._reload)
         return self.policies.for_agent(agent)
 
     async def check(
@@ -132,6 +134,15 @@ class Checker:
             logger.warning("the fallback guard failed too: %s", second)
             return failed
 
+    def _reload(self) -> None:
+        """Rereads changed policies, in a thread: what a new one needs is loaded there too."""
+        if not self.policies.reload():
+            return
+        try:
+            self._warm_up()
+        except GuardError as error:
+            logger.error("a reloaded policy asks for a fallback guard that can't be built (it will block): %s", error)
+
     def _warm_up(self) -> None:
         """Loads what the first check would otherwise wait for, with the event loop standing still."""
         for policy in self.policies.policies.values():
@@ -139,17 +150,17 @@ class Checker:
                 detectors_for(policy, surface)
             if isinstance(self.guard, Preparing):
                 self.guard.prepare(policy)
+            if self._fallback is None and "fallback" in policy.on_guard_error.model_dump().values():
+                self._fallback = self._fallback_runner()
 
-    def _fallback_runner(self, fallback: Guard | str | None, max_in_flight: int) -> GuardRunner | None:
-        wanted = any(
-            "fallback" in policy.on_guard_error.model_dump().values() for policy in self.policies.policies.values()
-        )
-        if not wanted or (fallback is None and self.guard.name == "embedded"):
+    def _fallback_runner(self) -> GuardRunner | None:
+        """The guard that judges when the guard fails; None when that would be the same one again."""
+        if self._fallback_guard is None and self.guard.name == "embedded":
             return None
-        guard = resolve_guard(fallback or "embedded")
-        if isinstance(fallback, str | None):
+        guard = resolve_guard(self._fallback_guard or "embedded")
+        if isinstance(self._fallback_guard, str | None):
             self._owned.append(guard)
-        return GuardRunner(guard, max_in_flight)
+        return GuardRunner(guard, self._max_in_flight)
 
     def _record(self, decision: Decision) -> None:
         self.checks += 1

@@ -319,6 +319,21 @@ async def test_policies_are_chosen_by_agent_and_reloaded(tmp_path: Path, monkeyp
     assert checker.policies.last_error is not None
 
 
+async def test_a_reloaded_policy_finds_its_fallback_guard_and_is_prepared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("guardmw.checker.RELOAD_INTERVAL_S", 0.0)
+    file = tmp_path / "default.yaml"
+    categories = "categories: [{id: harm, title: T, unsafe_when: U}]\n"
+    file.write_text("id: default\n" + categories)
+    options: dict[str, Any] = {"guard": FakeGuard(fail="error"), "fallback": FakeGuard("bad")}
+    checker = await asyncio.to_thread(Checker, tmp_path, **options)
+    assert (await checker.check(Check("output", "good"))).action == "block"
+    file.write_text("id: default\non_guard_error: {output: fallback}\n" + categories)
+    assert (await checker.check(Check("output", "good"))).action == "allow"
+    assert (await checker.check(Check("output", "bad"))).action == "block"
+
+
 def test_a_guard_that_can_prepare_is_told_every_policy() -> None:
     class Prepared(FakeGuard):
         def __init__(self) -> None:

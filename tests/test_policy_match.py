@@ -69,7 +69,7 @@ def test_rivals_are_refused_at_load(one: str, other: str) -> None:
     ],
 )
 def test_patterns_that_never_meet_or_differ_in_length_are_no_rivals(one: str, other: str) -> None:
-    PolicySet([policy("first", one), policy("second", other)])
+    assert list(PolicySet([policy("first", one), policy("second", other)]).policies) == ["first", "second"]
 
 
 def test_rivals_in_files_are_placed(tmp_path: Path) -> None:

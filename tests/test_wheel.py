@@ -89,7 +89,7 @@ def test_check_judges_with_the_bundled_weights(fresh: Environment) -> None:
 
 
 def test_policy_lint_accepts_the_bundled_policies(fresh: Environment) -> None:
-    fresh.run("guardmw", "policy", "lint", *POLICIES)
+    assert "0 errors, 0 warnings" in fresh.run("guardmw", "policy", "lint", *POLICIES)
 
 
 def test_an_agent_is_guarded(fresh: Environment) -> None:

@@ -80,10 +80,6 @@ class PolicySet:
         """
         return self._index.find(agent)
 
-    def agents_of(self, policy_id: str) -> tuple[str, ...]:
-        """The names and patterns that lead to the policy `policy_id`; KeyError when there is no such policy."""
-        return self._index.by_id[policy_id].agents
-
     def due(self, interval_s: float = 1.0) -> bool:
         """True at most once per `interval_s`, and never for a set that isn't read from files: time to `reload`.
 

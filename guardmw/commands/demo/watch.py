@@ -44,7 +44,6 @@ class Watch:
     """A recorder, and a listener at the model's and the user's end."""
 
     user: str
-    user_shown: str = ""
     steps: list[Said | ToolUse] = field(default_factory=list)
     judged: list[Judged] = field(default_factory=list)
     started_s: float = field(default_factory=time.perf_counter)
