@@ -5,19 +5,24 @@ Checked against langchain-core 1.7 and langgraph 1.2. What an older or newer ver
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Generator
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
 from contextvars import Context, ContextVar, copy_context
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 from langchain_core.tracers import context as tracers
 from langchain_core.utils._merge import merge_dicts  # how LangChain itself adds up the metadata of chunks
+from langgraph.types import interrupt
 from langsmith.run_helpers import _set_tracing_context
+from pydantic import AfterValidator, WithJsonSchema
 
 __all__ = [
     "InContext",
+    "can_interrupt",
     "hidden_context",
+    "interrupted",
     "iterate_in",
     "may_stream",
     "merge_dicts",
@@ -105,3 +110,28 @@ def running_agent() -> str | None:
     """The name given to the `create_agent` that is running, which it leaves in the metadata of the run."""
     name = (ensure_config().get("metadata") or {}).get("lc_agent_name")
     return name if isinstance(name, str) and name else None
+
+
+def can_interrupt() -> bool:
+    """Whether the graph that is running keeps checkpoints, without which nobody could answer an interrupt."""
+    saver = (ensure_config().get("configurable") or {}).get("__pregel_checkpointer")
+    return saver is not None and saver is not False
+
+
+_ANSWERS: dict[str, Any] = {
+    "type": "object",
+    "required": ["decisions"],
+    "properties": {"decisions": {"type": "array", "items": {"type": "object", "required": ["type"]}}},
+}
+
+
+def interrupted(value: Any, check: Callable[[Any], object]) -> Any:
+    """What the run is resumed with after it was interrupted with `value`; `check` raises for what can't be used.
+
+    Newer versions of LangGraph check an answer before they keep it, so that a bad one can be given again. Older ones
+    know no `response_schema`: there a bad answer ends the run.
+    """
+    if "response_schema" not in inspect.signature(interrupt).parameters:
+        return interrupt(value)
+    checked = Annotated[Any, AfterValidator(lambda answer: (check(answer), answer)[1]), WithJsonSchema(_ANSWERS)]
+    return interrupt(value, response_schema=checked)

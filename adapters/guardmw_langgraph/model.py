@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field
 from guardmw.guard.base import Guard
 from guardmw.traces.record import Recorder
 from guardmw_langgraph import sync
+from guardmw_langgraph.loop import Loop
 from guardmw_langgraph.rewrap import rewrapped
 from guardmw_langgraph.seam import PolicySource, Seam
 from guardmw_langgraph.turn import Turn
@@ -46,10 +47,11 @@ class GuardedChatModel(BaseChatModel):
 
     inner: BaseChatModel = Field(repr=False, exclude=True)
     seam: Seam = Field(repr=False, exclude=True)
+    loop: Loop | None = Field(None, repr=False, exclude=True)
 
-    def __init__(self, inner: BaseChatModel, seam: Seam, **fields: Any) -> None:
+    def __init__(self, inner: BaseChatModel, seam: Seam, loop: Loop | None = None, **fields: Any) -> None:
         carried = {name: getattr(inner, name) for name in _CARRIED_OVER if hasattr(inner, name)}
-        super().__init__(**{"inner": inner, "seam": seam, "cache": False, **carried, **fields})
+        super().__init__(**{"inner": inner, "seam": seam, "loop": loop, "cache": False, **carried, **fields})
 
     def __getattr__(self, name: str) -> Any:
         if name in _SEEN_FROM_OUTSIDE:
@@ -100,7 +102,7 @@ class GuardedChatModel(BaseChatModel):
 
     def _twin(self, model: BaseChatModel) -> BaseChatModel:
         """`model`, which the inner one made of itself, behind the same guard."""
-        return self if model is self.inner else GuardedChatModel(model, self.seam)
+        return self if model is self.inner else GuardedChatModel(model, self.seam, self.loop)
 
     async def _astream(
         self,
@@ -134,7 +136,7 @@ class GuardedChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return await Turn(self.inner, self.seam, stop, kwargs).whole(messages)
+        return await Turn(self.inner, self.seam, stop, kwargs, self.loop).whole(messages)
 
     def _generate(
         self,
@@ -143,12 +145,12 @@ class GuardedChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return sync.run(Turn(self.inner, self.seam, stop, kwargs).whole(messages))
+        return sync.run(Turn(self.inner, self.seam, stop, kwargs, self.loop).whole(messages))
 
     def _guarded(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
-        return Turn(self.inner, self.seam, stop, kwargs).streamed(messages)
+        return Turn(self.inner, self.seam, stop, kwargs, self.loop).streamed(messages)
 
 
 def guard_model(

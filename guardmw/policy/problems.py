@@ -15,7 +15,8 @@ from guardmw.policy.yamltree import Node, Path, dotted
 _VALUE_MENDS = (
     ("not a regular expression", "Write a Python regular expression, best in single quotes so that backslashes stay."),
     ("ask_above", "Lower ask_above or raise block_above."),
-    ("a sequence rule", "Give exactly one of these pairs of keys."),
+    ("a sequence rule is", "Give exactly one of these pairs of keys."),
+    ("`match` belongs", "Remove `match`, or make it a rule with `taint` and `never_into`."),
     ("twice", "Rename one of them, or join the two."),
 )
 

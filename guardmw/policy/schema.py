@@ -46,6 +46,17 @@ def _regex(pattern: str) -> str:
 
 Regex = Annotated[str, AfterValidator(_regex)]
 
+OnBlock = Literal["tell", "terminate"]
+"""What a refused call does to the run: `tell` the agent why, so that it can go on, or `terminate` the run."""
+
+SEQUENCE_FORMS: tuple[frozenset[str], ...] = (
+    frozenset({"after", "never"}),
+    frozenset({"before", "require"}),
+    frozenset({"tool", "at_most"}),
+    frozenset({"taint", "never_into"}),
+)
+"""The pairs of keys that make a sequence rule."""
+
 
 class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -134,16 +145,23 @@ class Argument(Model):
 
 
 class ToolRule(Model):
-    """For calls of `tool` (exact name or glob): `action`, or `otherwise` when an argument breaks its condition."""
+    """For calls of `tool` (exact name or glob): `action`, or `otherwise` when an argument breaks its condition.
+
+    `on_block` says what a call that this rule denies does to the run (None: what `tools.on_block` says)."""
 
     tool: str = Field(min_length=1)
     action: Literal["allow", "check", "ask", "deny"] = "check"
     args: dict[str, Argument] = {}
     otherwise: Literal["ask", "deny"] = "deny"
+    on_block: OnBlock | None = None
 
 
 class SequenceRule(Model):
-    """A rule over the order of calls: `never` B `after` A; before B `require` A; of one `tool` `at_most` n."""
+    """A rule over the order of calls: `never` B `after` A; before B `require` A; of one `tool` `at_most` n; what
+    `taint` returned `never_into` the arguments of B.
+
+    Names may be globs. A `taint` rule with ``match: any`` refuses every call of B once A's data has been read, with
+    ``match: values`` only one whose arguments repeat something that A returned."""
 
     name: Identifier
     after: str | None = None
@@ -152,24 +170,33 @@ class SequenceRule(Model):
     require: str | None = None
     tool: str | None = None
     at_most: int | None = Field(None, ge=0)
+    taint: str | None = None
+    never_into: str | None = None
+    match: Literal["any", "values"] = "any"
+    on_block: OnBlock | None = None
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
-        given = {
-            key for key in ("after", "never", "before", "require", "tool", "at_most") if getattr(self, key) is not None
-        }
-        if given not in ({"after", "never"}, {"before", "require"}, {"tool", "at_most"}):
+        keys = frozenset[str]().union(*SEQUENCE_FORMS)
+        if frozenset(key for key in keys if getattr(self, key) is not None) not in SEQUENCE_FORMS:
             raise ValueError(
-                "a sequence rule is `after` with `never`, `before` with `require`, or `tool` with `at_most`"
+                "a sequence rule is `after` with `never`, `before` with `require`, `tool` with `at_most`, "
+                "or `taint` with `never_into`"
             )
+        if self.match != "any" and self.taint is None:
+            raise ValueError("`match` belongs to a sequence rule with `taint` and `never_into`")
         return self
 
 
 class Tools(Model):
+    """Rules over tool calls. `on_block` says what a refused call does to the run; `risk_budget` is the sum of
+    P(unsafe) that the allowed calls of one run may reach before a person is asked (None: no limit)."""
+
     default: Literal["allow", "check", "ask", "deny"] = "check"
     rules: tuple[ToolRule, ...] = ()
     sequences: tuple[SequenceRule, ...] = ()
     risk_budget: float | None = Field(None, gt=0)
+    on_block: OnBlock = "tell"
 
 
 class Streaming(Model):
@@ -196,10 +223,12 @@ class GuardErrors(Model):
 
 
 class Limits(Model):
-    """`deadline_ms` bounds one check, waiting included; `checks_per_s` one agent's guard calls (None: no limit)."""
+    """`deadline_ms` bounds one check, waiting included; `checks_per_s` one agent's guard calls (None: no limit);
+    `refusals` how often a run may be refused the same tool on the same ground: the last time ends the run."""
 
     deadline_ms: int = Field(2000, ge=1, le=600_000)
     checks_per_s: float | None = Field(None, gt=0)
+    refusals: int = Field(3, ge=1, le=1000)
 
 
 class Messages(Model):
