@@ -54,6 +54,11 @@ class Calls:
             ids |= {call.id} if call.id else set()
         return taken_out
 
+    async def mark(self, call: ToolCall) -> tuple[ToolCall, CallMark]:
+        """Decides about a `call` that has an answer in this loop: as it stays, and what was decided."""
+        kept = self._kept(await self._judged(call, repeated=False))
+        return kept or ToolCall(call.name, "{}", call.id), self.marks[-1]
+
     async def _judged(self, call: ToolCall, *, repeated: bool) -> JudgedCall:
         rule = REPEATED if repeated else None
         if rule is None and self._answerable(call) and parse_arguments(call.arguments) is None:

@@ -16,7 +16,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from guardmw.policy.automaton import Automaton, Ended, State, automaton_for
 from guardmw.policy.schema import Policy
 from guardmw.types import ToolCall
-from guardmw_langgraph.callmarks import call_of, call_state, marks_of, refused_ground
+from guardmw_langgraph.callmarks import MARK, CallMark, call_of, call_state, marks_of, refused_ground
 from guardmw_langgraph.prose import content_text
 
 RECENT_CALLS = 24
@@ -154,12 +154,19 @@ def _called(automaton: Automaton, past: Past, asking: AIMessage, results: Mappin
             if how == "refused":
                 refused.add((call.name, refused_ground(result)))
             continue
-        mark = marks.get(call.id)
-        if mark is not None and mark.verdict == "pass":
-            risk += mark.risk
+        risk += _risk(marks.get(call.id), result)
         past = _made(automaton, past, call, result)
     counted = {**past.refusals, **{key: past.refusals.get(key, 0) + 1 for key in refused}} if refused else past.refusals
     return replace(past, risk=risk, refusals=counted)
+
+
+def _risk(mark: CallMark | None, result: ToolMessage | None) -> float:
+    """What a call took of the run's risk budget: nothing when a person let it pass."""
+    if mark is not None:
+        return mark.risk if mark.verdict == "pass" else 0.0
+    noted = result.response_metadata.get(MARK) if result is not None else None
+    risk = noted.get("risk", 0.0) if isinstance(noted, dict) else 0.0
+    return float(risk) if isinstance(risk, int | float) else 0.0
 
 
 def _made(automaton: Automaton, past: Past, call: ToolCall, result: ToolMessage | None) -> Past:

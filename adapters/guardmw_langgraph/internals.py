@@ -8,9 +8,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
 from contextvars import Context, ContextVar, copy_context
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage
 from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 from langchain_core.tracers import context as tracers
 from langchain_core.utils._merge import merge_dicts  # how LangChain itself adds up the metadata of chunks
@@ -28,6 +30,7 @@ __all__ = [
     "merge_dicts",
     "prefers_streaming",
     "running_agent",
+    "running_task",
 ]
 
 Result = TypeVar("Result")
@@ -135,3 +138,30 @@ def interrupted(value: Any, check: Callable[[Any], object]) -> Any:
         return interrupt(value)
     checked = Annotated[Any, AfterValidator(lambda answer: (check(answer), answer)[1]), WithJsonSchema(_ANSWERS)]
     return interrupt(value, response_schema=checked)
+
+
+@dataclass(frozen=True, slots=True)
+class RunningTask:
+    """The task of a graph that is running now. `attempt` is one object for all that runs in one attempt of it;
+    `messages` are those of the graph's state (None: it keeps none under that name); `alone` is set when the task was
+    given one call of a message to run, and not all of them."""
+
+    attempt: object
+    messages: list[BaseMessage] | None
+    alone: bool
+
+
+def running_task() -> RunningTask | None:
+    """The task that is running, None outside a graph. A tool has no other way to see the state it is called in."""
+    config = ensure_config()
+    configurable = config.get("configurable") or {}
+    read, attempt = configurable.get("__pregel_read"), configurable.get("__pregel_scratchpad")
+    if read is None or attempt is None:
+        return None
+    try:
+        messages = read("messages")
+    except (KeyError, ValueError):
+        messages = None
+    path: Any = (config.get("metadata") or {}).get("langgraph_path")
+    found = list(messages) if isinstance(messages, list | tuple) else None
+    return RunningTask(attempt, found, alone=bool(path) and path[0] == "__pregel_push")

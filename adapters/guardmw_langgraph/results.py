@@ -89,13 +89,3 @@ def _as_text(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False, default=str)
     except (TypeError, ValueError):
         return str(value)
-
-
-async def refused_call(seam: Seam, call: ToolCall) -> tuple[ToolCall | None, str]:
-    """`call` as it may be made, or None and what the agent is told instead."""
-    policy = await seam.checker.policy_for(seam.agent)
-    judged = await seam.judge_call(call, seam.history.past([], policy), policy)
-    if judged.verdict == "pass":
-        return judged.kept, ""
-    what = f"{call.name!r} was not called"
-    return None, refusal(what, policy.id, judged.decision.why, judged.instead)

@@ -24,7 +24,7 @@ ENDED = "the run was ended before it"
 
 
 @dataclass(slots=True)
-class _Settling:
+class Settling:
     """The calls of one message while they are settled, in their listed order."""
 
     seam: Seam
@@ -35,7 +35,13 @@ class _Settling:
     marks: list[CallMark] = field(default_factory=list)
     answers: list[ToolMessage] = field(default_factory=list)
 
-    async def settle(self, call: ToolCall, mark: CallMark, said: Answered | None) -> None:
+    async def settle_all(self, calls: Sequence[ToolCall], marks: Sequence[CallMark]) -> None:
+        """Decides what becomes of every call, in order, after asking about all those that a person is to decide."""
+        said = _asked(calls, marks)
+        for place, (call, mark) in enumerate(zip(calls, marks, strict=True)):
+            await self._settle(call, mark, said.get(place))
+
+    async def _settle(self, call: ToolCall, mark: CallMark, said: Answered | None) -> None:
         """Decides what becomes of `call`, which was marked so and about which a person `said` that."""
         if mark.verdict == "refuse":
             self._refuse(call, mark)
@@ -120,10 +126,8 @@ async def settled(seam: Seam, messages: Sequence[BaseMessage]) -> dict[str, Any]
     marks = [found.get(call.id) or CallMark(call.id, call.name, "pass", "allow") for call in calls]
     if all(mark.may_be_made(policy.hash) for mark in marks):
         return None
-    said = _asked(calls, marks)
-    settling = _Settling(seam, policy, seam.history.before(messages, policy), messages[:-1])
-    for place, (call, mark) in enumerate(zip(calls, marks, strict=True)):
-        await settling.settle(call, mark, said.get(place))
+    settling = Settling(seam, policy, seam.history.before(messages, policy), messages[:-1])
+    await settling.settle_all(calls, marks)
     return _update(settling, message)
 
 
@@ -135,7 +139,7 @@ def _asked(calls: Sequence[ToolCall], marks: Sequence[CallMark]) -> dict[int, An
     return dict(zip(places, ask([Asked(calls[place], marks[place]) for place in places]), strict=True))
 
 
-def _update(settling: _Settling, message: AIMessage) -> dict[str, Any]:
+def _update(settling: Settling, message: AIMessage) -> dict[str, Any]:
     changed = with_calls(message, settling.calls, settling.marks)
     if not settling.ends_run():
         return {"messages": [changed, *settling.answers]}

@@ -26,7 +26,7 @@ MAX_FINGERPRINTS = 200_000
 """Of more values than this none is told apart: every text counts as a repetition."""
 
 _WORD = re.compile(r"[^\W_]+")
-_DATA = re.compile(r"[^\s,;]*[\d@][^\s,;]*|\b[A-Z]\w+(?: [A-Z]\w+)+")
+_DATA = re.compile(r"\d+(?:[ -]\d+)+|[^\s,;]*[\d@][^\s,;]*|\b[A-Z]\w+(?: [A-Z]\w+)+")
 
 
 @dataclass(frozen=True, slots=True)

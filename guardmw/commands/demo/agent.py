@@ -90,7 +90,11 @@ class MortalGuard:
 
 
 async def converse(
-    model: BaseChatModel, middleware: GuardMiddleware, watch: Watch, tools: Sequence[Any] = (), people: Sequence[Any] = ()
+    model: BaseChatModel,
+    middleware: GuardMiddleware,
+    watch: Watch,
+    tools: Sequence[Any] = (),
+    people: Sequence[Any] = (),
 ) -> None:
     """One conversation with the agent, consumed as most applications do: ``stream_mode="messages"``. Each time a
     person is asked, the next of `people` answers."""
