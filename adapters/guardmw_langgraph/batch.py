@@ -34,8 +34,9 @@ MAX_TASKS = 256
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What became of a call: as it is made, or the message that stands in the place of its result."""
+    """What became of the call `asked`: as it is made, or the message that stands in the place of its result."""
 
+    asked: ToolCall
     call: ToolCall
     mark: CallMark
     answer: ToolMessage | None = None
@@ -97,8 +98,8 @@ class Batches:
             why = next(mark.why for mark in settling.marks if mark.verdict == "refuse")
             raise BlockedError(f"the policy {policy.id!r} ends the run here: {why}")
         answers = {answer.tool_call_id: answer for answer in settling.answers}
-        pairs = zip(settling.calls, settling.marks, strict=True)
-        return {call.id: Settled(call, mark, answers.get(call.id)) for call, mark in pairs if call.id}
+        rows = zip(calls, settling.calls, settling.marks, strict=True)
+        return {call.id: Settled(asked, call, mark, answers.get(call.id)) for asked, call, mark in rows if call.id}
 
     async def _judged(
         self, policy: Policy, messages: Sequence[BaseMessage], place: int, only: str | None

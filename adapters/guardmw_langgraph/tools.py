@@ -19,7 +19,7 @@ from guardmw.traces.record import Recorder
 from guardmw.types import ToolCall
 from guardmw_langgraph import sync
 from guardmw_langgraph.batch import Batches, Settled
-from guardmw_langgraph.callmarks import MARK
+from guardmw_langgraph.callmarks import MARK, not_made
 from guardmw_langgraph.internals import running_task
 from guardmw_langgraph.results import judged_result, refusal
 from guardmw_langgraph.seam import PolicySource, Seam
@@ -29,12 +29,11 @@ _NOT_ARGUMENTS = frozenset({"config", "run_manager", "runtime"})
 NO_MESSAGES = "the order of calls can't be known: the graph's state keeps no `messages`"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Running:
-    """One run of a guarded tool: the call's id, and what the message of its result will say about it."""
+    """One run of a guarded tool; `settled` when its call was decided with the others of its message."""
 
-    call_id: str | None
-    settled: Settled | None = None
+    settled: Settled | None
 
 
 _running: ContextVar[_Running | None] = ContextVar("guardmw_running", default=None)
@@ -77,37 +76,33 @@ class _Guarding:
     seam: Seam
     batches: Batches
 
+    async def settled(self, tool: BaseTool, call_id: str | None) -> Settled | ToolMessage | None:
+        """What becomes of the call with that id in the message of the graph that is running, or what stands in the
+        place of its result; None when there is no such message."""
+        task = running_task()
+        if task is None or not call_id:
+            return None
+        policy = await self.seam.checker.policy_for(self.seam.agent)
+        if task.messages is None and _minds_order(policy):
+            text = refusal(f"{tool.name!r} was not called", policy.id, NO_MESSAGES)
+            return not_made(tool.name, call_id, text, "refused", "no-messages")
+        settled = await self.batches.outcome(task, call_id)
+        return settled if settled is None or settled.answer is None else settled.answer
+
     async def admitted(
         self, tool: BaseTool, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[dict[str, Any], str]:
         """The arguments the tool may run with, or what to say instead of running it."""
+        running = _running.get()
+        if running is not None and running.settled is not None:
+            return kwargs, ""
         call = _call(tool, args, kwargs)
-        settled = await self._settled(call)
-        if isinstance(settled, str):
-            return kwargs, settled
-        if settled.answer is not None:
-            return kwargs, settled.answer.text
-        changed = settled.call.arguments != call.arguments and not args
-        return {**kwargs, **json.loads(settled.call.arguments)} if changed else kwargs, ""
-
-    async def _settled(self, call: ToolCall) -> Settled | str:
-        running, task = _running.get(), running_task()
         policy = await self.seam.checker.policy_for(self.seam.agent)
-        if running is not None and running.call_id and task is not None:
-            if task.messages is None and _minds_order(policy):
-                return refusal(f"{call.name!r} was not called", policy.id, NO_MESSAGES)
-            settled = await self.batches.outcome(task, running.call_id)
-            if settled is not None:
-                running.settled = settled
-                return settled
-        return await self._on_its_own(call, policy)
-
-    async def _on_its_own(self, call: ToolCall, policy: Policy) -> Settled | str:
-        """The decision on a call that no message of a graph makes: there is no history, and nobody to ask."""
         judged = await self.seam.judge_call(call, self.seam.history.past([], policy), policy)
-        if judged.kept is not None and judged.verdict == "pass":
-            return Settled(judged.kept, judged.mark(policy))
-        return refusal(f"{call.name!r} was not called", policy.id, judged.decision.why, judged.instead)
+        if judged.kept is None or judged.verdict != "pass":
+            what = f"{call.name!r} was not called"
+            return kwargs, refusal(what, policy.id, judged.decision.why, judged.instead)
+        return kwargs if judged.kept == call else {**kwargs, **json.loads(judged.kept.arguments)}, ""
 
     async def passed(self, tool: BaseTool, call: ToolCall, result: Any) -> Any:
         if tool.response_format == "content_and_artifact" and isinstance(result, tuple) and len(result) == 2:
@@ -129,37 +124,51 @@ def _guarded(tool: BaseTool, guarding: _Guarding) -> BaseTool:
 
 def _guarded_class(cls: type[BaseTool], guarding: _Guarding) -> type[BaseTool]:
     members = {
-        "arun": _arun_noting(cls.arun), "run": _run_noting(cls.run),
+        "arun": _settled_arun(cls, guarding), "run": _settled_run(cls, guarding),
         "_arun": _guarded_arun(cls, guarding), "_run": _guarded_run(cls, guarding),
         "_guardmw_guarded": True, "__module__": __name__, "__doc__": cls.__doc__,
     }  # fmt: skip
     return type(f"Guarded{cls.__name__}", (cls,), members)
 
 
-def _arun_noting(arun: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    @functools.wraps(arun)
-    async def noting(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
-        running = _Running(kwargs.get("tool_call_id"))
-        token = _running.set(running)
+def _settled_arun(cls: type[BaseTool], guarding: _Guarding) -> Callable[..., Awaitable[Any]]:
+    @functools.wraps(cls.arun)
+    async def arun(self: BaseTool, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
+        settled = await guarding.settled(self, kwargs.get("tool_call_id"))
+        if isinstance(settled, ToolMessage):
+            return settled
+        token = _running.set(_Running(settled))
         try:
-            return _noted(running, await arun(self, *args, **kwargs))
+            return _noted(settled, await cls.arun(self, _input(settled, tool_input), *args, **kwargs))
         finally:
             _running.reset(token)
 
-    return noting
+    return arun
 
 
-def _run_noting(run: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(run)
-    def noting(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
-        running = _Running(kwargs.get("tool_call_id"))
-        token = _running.set(running)
+def _settled_run(cls: type[BaseTool], guarding: _Guarding) -> Callable[..., Any]:
+    @functools.wraps(cls.run)
+    def run(self: BaseTool, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
+        call_id = kwargs.get("tool_call_id")
+        settled = sync.run(guarding.settled(self, call_id)) if call_id else None
+        if isinstance(settled, ToolMessage):
+            return settled
+        token = _running.set(_Running(settled))
         try:
-            return _noted(running, run(self, *args, **kwargs))
+            return _noted(settled, cls.run(self, _input(settled, tool_input), *args, **kwargs))
         finally:
             _running.reset(token)
 
-    return noting
+    return run
+
+
+def _input(settled: Settled | None, tool_input: Any) -> Any:
+    """`tool_input` with the arguments the call is made with, and whatever was injected."""
+    if settled is None or settled.call == settled.asked or not isinstance(tool_input, dict):
+        return tool_input
+    before = json.loads(settled.asked.arguments)
+    injected = {name: value for name, value in tool_input.items() if name not in before}
+    return {**injected, **json.loads(settled.call.arguments)}
 
 
 def _guarded_arun(cls: type[BaseTool], guarding: _Guarding) -> Callable[..., Awaitable[Any]]:
@@ -192,14 +201,11 @@ def _guarded_run(cls: type[BaseTool], guarding: _Guarding) -> Callable[..., Any]
     return _run
 
 
-def _noted(running: _Running, result: Any) -> Any:
-    """`result` with what was decided about the call, so that the next one's history can be read from the state."""
-    settled = running.settled
+def _noted(settled: Settled | None, result: Any) -> Any:
+    """`result` with what the call took of the run's risk budget, so that it can be read from the state."""
     if settled is None or not isinstance(result, ToolMessage):
         return result
-    if settled.answer is not None:
-        return settled.answer.model_copy(update={"name": result.name, "tool_call_id": result.tool_call_id})
-    mark = {**result.response_metadata.get(MARK, {}), "risk": settled.mark.risk if not settled.mark.approval else 0.0}
+    mark = {**result.response_metadata.get(MARK, {}), "risk": 0.0 if settled.mark.approval else settled.mark.risk}
     return result.model_copy(update={"response_metadata": {**result.response_metadata, MARK: mark}})
 
 
