@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain.agents import create_agent
-from langchain_core.messages import AIMessage, ToolMessage
+from langchain_core.messages import ToolMessage
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Command
 
@@ -70,11 +70,11 @@ async def ask(database: Path) -> None:
 
 async def answer(database: Path, decision: str) -> None:
     async with AsyncSqliteSaver.from_conn_string(str(database)) as saver:
-        resumed = Command(resume={"decisions": [{"type": decision}]})
+        resumed: Command[None] = Command(resume={"decisions": [{"type": decision}]})
         state = await agent(["I have done what I could."], saver).ainvoke(resumed, THREAD)
     results = [message for message in state["messages"] if isinstance(message, ToolMessage)]
     print(f"the person said {decision}: {results[-1].text}")
-    assert isinstance(state["messages"][-1], AIMessage)
+    print(f"the agent: {state['messages'][-1].text}")
 
 
 def play() -> None:
@@ -83,7 +83,7 @@ def play() -> None:
         with tempfile.TemporaryDirectory() as folder:
             database = ["--database", str(Path(folder) / "checkpoints.db")]
             for part in (["ask"], ["answer", decision]):
-                subprocess.run([sys.executable, __file__, *part, *database], check=True)
+                subprocess.run([sys.executable, __file__, *part, *database], check=True)  # noqa: S603  # its own
 
 
 def main() -> None:
