@@ -1,6 +1,6 @@
 """A refund that a person must approve: the agent stops, another process answers days later, and the agent goes on.
 
-    python examples/approval.py                                 plays both parts, one after the other
+    python examples/approval.py                                 plays all parts, one after the other
     python examples/approval.py ask [--database FILE]           the agent runs until a person is asked
     python examples/approval.py answer approve|reject [--database FILE]
 
@@ -9,6 +9,7 @@ Runs offline, without a key or a GPU; all that the two processes share is a SQLi
 
 import argparse
 import asyncio
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -78,12 +79,17 @@ async def answer(database: Path, decision: str) -> None:
 
 
 def play() -> None:
-    """Each part in a process of its own, as they would be in life."""
-    for decision in ("approve", "reject"):
-        with tempfile.TemporaryDirectory() as folder:
-            database = ["--database", str(Path(folder) / "checkpoints.db")]
-            for part in (["ask"], ["answer", decision]):
-                subprocess.run([sys.executable, __file__, *part, *database], check=True)  # noqa: S603  # its own
+    """Each part in a process of its own, as they would be in life; both answers to the same question."""
+    with tempfile.TemporaryDirectory() as folder:
+        asked = Path(folder) / "checkpoints.db"
+        run("ask", asked)
+        for decision in ("approve", "reject"):
+            run("answer", Path(shutil.copy(asked, asked.with_stem(decision))), decision)
+
+
+def run(part: str, database: Path, *decision: str) -> None:
+    command = [sys.executable, __file__, part, *decision, "--database", str(database)]
+    subprocess.run(command, check=True)  # noqa: S603  # its own
 
 
 def main() -> None:

@@ -76,7 +76,7 @@ class Calls:
         if verdict != "pass" and not self._answerable(call):
             self.kept_back = self.kept_back or judged.decision
             return None
-        mark = judged.mark(self.policy, schema=self.loop.schema(call.name) if self.loop else None)
+        mark = judged.mark(self.policy, schema=self.loop.schema(call.name) if self.loop and verdict == "ask" else None)
         if verdict == "ask" and not self._askable(call):
             mark = replace(mark, verdict="refuse", why=f"{NOBODY_TO_ASK} ({mark.why})", schema=None)
         self.marks.append(mark)

@@ -43,7 +43,9 @@ class GuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 
     A user's message that may not pass is replaced in the state, under its id, and the run ends with the policy's
     text; LangGraph writes the message itself to the first checkpoint of a run before any middleware is asked.
-    A tool call that may not pass never reaches the state, and what a tool returned is judged before it does.
+    A tool call that may not be made reaches the state without its arguments, with a message that tells the agent why
+    and what would be allowed; one that a person is to decide about interrupts the graph, which needs a checkpointer
+    for that. What a tool returned is judged before it reaches the state.
 
     What it can't reach: a tool's own callbacks tell of its raw result (see `guard_tools`), and models that other
     middleware calls for itself, to summarise for instance, are guarded by `guard_model` only. Images, audio and files
