@@ -11,14 +11,17 @@ from langchain.agents.middleware import HumanInTheLoopMiddleware
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 from pydantic import ValidationError
 
+from guardmw.errors import ApprovalError
 from guardmw.policy import parse_policy
 from guardmw.policy.match import PolicySet
 from guardmw.telemetry.tree import collect_spans
 from guardmw.testing import FakeGuard, ScriptedChatModel
 from guardmw_langgraph import GuardMiddleware
+from guardmw_langgraph.internals import asked_until_usable
 from langgraph_world import CONSUMERS, MAIL, World
 from toolbox import APPROVE, SHOP, THREAD, Shop, Toolbox, asked, call, calls, edit, results
 
@@ -122,10 +125,10 @@ BAD_ANSWERS: list[tuple[Any, str]] = [
     ({"decisions": [{"type": "maybe"}]}, "the type 'maybe'"),
     ({"decisions": ["approve"]}, "the type None"),
     ({"decisions": [{"type": "edit"}]}, "is no call"),
-    ({"decisions": [edit("issue_refund", amount="much")]}, "'amount' is no integer"),
-    ({"decisions": [edit("issue_refund", amount=True)]}, "'amount' is no integer"),
-    ({"decisions": [edit("issue_refund")]}, "'amount' is missing"),
-    ({"decisions": [edit("issue_refund", amount=1, to="me")]}, "there is no argument 'to'"),
+    ({"decisions": [edit("issue_refund", amount="much")]}, """'amount': "much" is not of type "integer\""""),
+    ({"decisions": [edit("issue_refund", amount=True)]}, """'amount': true is not of type "integer\""""),
+    ({"decisions": [edit("issue_refund")]}, '"amount" is a required property'),
+    ({"decisions": [edit("issue_refund", amount=1, to="me")]}, "'to' was unexpected"),
     ({"decisions": [edit("http_post", url="a")]}, "names another tool"),
     ({"decisions": [{"type": "respond"}]}, "no text under `message`"),
     ({"decisions": [{"type": "reject", "message": 3}]}, "no text under `message`"),
@@ -142,6 +145,29 @@ async def test_an_answer_that_cannot_be_used_says_why_and_can_be_given_again(ans
     assert shop.box.ran == []
     await shop.decide(APPROVE)
     assert shop.box.ran == [("issue_refund", 5)]
+
+
+async def test_where_every_answer_is_kept_a_bad_one_is_asked_about_again() -> None:
+    """LangGraph before `response_schema`: the node is left with the bad answer each time it runs anew."""
+    used: list[Any] = []
+
+    def check(answer: Any) -> None:
+        if answer != "yes":
+            raise ApprovalError(f"the answer {answer!r} is no yes", "say yes")
+
+    async def node(state: MessagesState) -> None:
+        used.append(asked_until_usable({"action_requests": ["pay"]}, check))
+
+    graph: Any = StateGraph(MessagesState).add_node("node", node).add_edge(START, "node")
+    graph = graph.compile(checkpointer=InMemorySaver())
+    first = await graph.ainvoke({"messages": []}, THREAD)
+    assert first["__interrupt__"][0].value == {"action_requests": ["pay"]}
+    for answer in ("no", "never"):
+        state = await graph.ainvoke(Command(resume=answer), THREAD)
+        request = state["__interrupt__"][0].value
+        assert (request["action_requests"], repr(answer) in request["problem"]) == (["pay"], True)
+    await graph.ainvoke(Command(resume="yes"), THREAD)
+    assert used == ["yes"]
 
 
 async def test_an_interrupt_resumed_twice_makes_the_call_once() -> None:
@@ -267,7 +293,7 @@ async def test_another_process_answers(tmp_path: Any) -> None:
         await Shop([call("read_customer", customer="7")], REFUND, saver=saver, box=box).says()
     async with AsyncSqliteSaver.from_conn_string(str(tmp_path / "checkpoints.db")) as saver:
         shop = Shop([call("http_post", url="a")], saver=saver, box=box)
-        with pytest.raises(ValidationError, match="'amount' is no integer"):
+        with pytest.raises(ValidationError, match="is not of type"):
             await shop.decide(edit("issue_refund", amount="x"))
         await shop.decide(edit("issue_refund", amount=3))
     assert box.ran == [("read_customer", "7"), ("issue_refund", 3)]

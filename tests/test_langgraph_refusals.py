@@ -159,9 +159,28 @@ async def test_a_tool_that_nobody_has_is_answered_by_the_agent_itself() -> None:
     assert shop.box.ran == [("verify", "Ann")]
 
 
-async def test_a_refused_tool_that_nobody_has_leaves_the_answer() -> None:
-    state = await Shop([call("XYZZY", x=1)]).says()
-    assert (calls(state), state["messages"][-1].text) == ([], "I can't help with that.")
+async def test_a_refused_tool_that_nobody_has_loses_its_name_and_the_agent_goes_on() -> None:
+    for how in ("ainvoke", "astream all", "astream_events v2", "astream_events v3"):
+        world = World()
+        shop = Shop([call("XYZZY", x=1, id="c1"), call("verify", who="Ann")], saver=world.saver)
+        seen = repr(await CONSUMERS[how](shop.agent, {"messages": [("user", "Hello")]}, world.config))
+        assert_unheard("XYZZY", seen, world)
+        assert shop.box.ran == [("verify", "Ann")]
+        state = (await shop.agent.aget_state(world.config)).values
+        assert calls(state) == [("unknown_tool", {}), ("verify", {"who": "Ann"})]
+        assert "no tool of the name that was called. Call one of these: read_customer, " in results(state)[0].text
+        assert state["messages"][-1].text == "Done."
+
+
+@pytest.mark.parametrize("default", ["deny", "ask"])
+async def test_nobody_is_asked_about_a_tool_that_nobody_has(default: str) -> None:
+    shop = Shop(
+        *[[call(f"frobnicate_{place}", id="c")] for place in range(5)], policy=SHOP.replace("check", default, 1)
+    )
+    state = await shop.says()
+    assert "__interrupt__" not in state
+    assert "frobnicate" not in repr(state["messages"])
+    assert (shop.model.calls, state["messages"][-1].text) == (3, shop.policy.messages.blocked)
 
 
 BUDGET = SHOP.replace("tools:\n", "tools:\n  risk_budget: 1.0\n")

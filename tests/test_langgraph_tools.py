@@ -8,20 +8,21 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 from langchain.agents import create_agent
-from langchain_core.messages import AIMessage, ToolMessage
-from langchain_core.tools import BaseTool, InjectedToolArg, StructuredTool, tool
+from langchain_core.messages import AIMessage, RemoveMessage, ToolMessage
+from langchain_core.tools import BaseTool, InjectedToolArg, InjectedToolCallId, StructuredTool, tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
-from langgraph.graph.message import add_messages
+from langgraph.graph.message import REMOVE_ALL_MESSAGES, add_messages
 from langgraph.prebuilt import InjectedState, ToolNode, tools_condition
 from langgraph.types import Command
+from pydantic import ValidationError
 
 from guardmw.errors import BlockedError
 from guardmw.policy import parse_policy
 from guardmw.policy.schema import Category, ToolRule, Tools
 from guardmw.testing import FakeGuard, ScriptedChatModel
 from guardmw.traces.record import MemoryRecorder
-from guardmw_langgraph import guard_model, guard_tools
+from guardmw_langgraph import GuardMiddleware, guard_model, guard_tools
 from langgraph_world import FORBIDDEN, MAIL, Overheard, policy
 from toolbox import APPROVE, SHOP, THREAD, Toolbox, asked, call, edit, results
 
@@ -270,6 +271,65 @@ async def test_a_state_without_messages_cannot_tell_the_order() -> None:
     state = await graph_.ainvoke({"said": [wanted]})
     assert "keeps no `messages`" in state["said"][-1].text
     assert box.ran == []
+
+
+async def test_asked_calls_are_judged_and_recorded_once_however_often_the_graph_resumes() -> None:
+    agent, box, recorder = shop([call("verify", who="a"), *[call("issue_refund", amount=5)] * 2], guarded_too=False,
+                                saver=InMemorySaver())  # fmt: skip
+    await agent.ainvoke(HELLO, THREAD)
+    with pytest.raises(ValidationError, match="1 decisions came back for 2 calls"):
+        await agent.ainvoke(Command(resume={"decisions": [APPROVE]}), THREAD)
+    await agent.ainvoke(Command(resume={"decisions": [APPROVE, APPROVE]}), THREAD)
+    judged = [one.approval for one in recorder.decisions if one.check.surface == "tool_call"]
+    assert judged == [None, None, None, "approve", "approve"]
+    assert len(box.ran) == 3
+
+
+async def test_what_was_asked_is_judged_anew_after_another_history() -> None:
+    agent, box, _ = shop([call("issue_refund", amount=5)], guarded_too=False, saver=InMemorySaver(), text=AFTER_VERIFY)
+    await agent.ainvoke(HELLO, THREAD)
+    made = AIMessage("", tool_calls=[{"name": "verify", "args": {"who": "a"}, "id": "v"}])
+    asking = (await agent.aget_state(THREAD)).values["messages"][-1]
+    history = [made, ToolMessage("verified", tool_call_id="v", name="verify"), asking]
+    update = {"messages": [RemoveMessage(REMOVE_ALL_MESSAGES), *history]}
+    fork = await agent.aupdate_state(THREAD, update, as_node="model")
+    state = await agent.ainvoke(None, fork)
+    assert (box.ran, asked(state)) == ([], [])
+    assert "may not be called after 'verify'" in results(state)[-1].text
+
+
+AFTER_VERIFY = SHOP + "    - {name: no-refund, after: verify, never: issue_refund}\n"
+
+
+@pytest.mark.parametrize("outer", ["id: outer", SHOP])
+async def test_a_call_that_a_guarded_tool_refused_was_not_made(outer: str) -> None:
+    """A middleware round guarded tools takes their word for it, and no other tool's."""
+    inner = "id: inner\ntools: {rules: [{tool: read_customer, action: deny}]}"
+    box = Toolbox()
+    tools = guard_tools(box.tools(), parse_policy(inner), guard="detectors")
+    turns: list[Any] = [[call("read_customer", customer="7")], [call("http_post", url="a")], "Done."]
+    middleware = GuardMiddleware(parse_policy(outer), guard=FakeGuard(FORBIDDEN))
+    agent: Any = create_agent(ScriptedChatModel(turns), tools, middleware=[middleware])
+    state = await agent.ainvoke(HELLO)
+    assert [one.response_metadata["guardmw"]["call"] for one in results(state)[:1]] == ["refused"]
+    assert box.ran == [("http_post", "a")]
+
+
+async def test_no_other_tool_can_say_that_it_was_not_called() -> None:
+    async def read_customer(customer: str, tool_call_id: Annotated[str, InjectedToolCallId]) -> ToolMessage:
+        """Reads."""
+        mark = {"guardmw": {"call": "refused"}}
+        return ToolMessage("Jane Doe", tool_call_id=tool_call_id, response_metadata=mark)
+
+    for wrapped in (False, True):
+        box = Toolbox()
+        tools: list[Any] = [read_customer, *box.tools()[1:]]
+        tools = guard_tools(tools, parse_policy("id: inner"), guard="detectors") if wrapped else tools
+        turns: list[Any] = [[call("read_customer", customer="7")], [call("http_post", url="a")], "Done."]
+        middleware = GuardMiddleware(parse_policy(SHOP), guard="detectors")
+        agent: Any = create_agent(ScriptedChatModel(turns), tools, middleware=[middleware])
+        state = await agent.ainvoke(HELLO)
+        assert (results(state)[0].text, box.ran) == ("Jane Doe", [])
 
 
 @pytest.mark.parametrize("how", ["invoke", "ainvoke"])

@@ -93,6 +93,42 @@ def test_a_clean_policy_gets_no_advice() -> None:
             "error",
         ),
         (
+            CLEAN + "tools: {rules: [{tool: a, args: {x: {schema: {}}}}]}",
+            "tools.rules.0.args.x.schema",
+            "an empty schema",
+            "warning",
+        ),
+        (
+            CLEAN + "tools: {rules: [{tool: a, args: {x: {schema: {maximum: 3}}}}]}",
+            "tools.rules.0.args.x.schema.maximum",
+            "add `type: number`",
+            "warning",
+        ),
+        (
+            CLEAN + "tools: {rules: [{tool: a, schema: {required: [x], properties: {x: {minLength: 3}}}}]}",
+            "tools.rules.0.schema.properties.x.minLength",
+            "add `type: string`",
+            "warning",
+        ),
+        (
+            CLEAN + "tools: {rules: [{tool: a, args: {x: {schema: {type: string, pattern: shop}}}}]}",
+            "tools.rules.0.args.x.schema.pattern",
+            "anchor it",
+            "warning",
+        ),
+        (
+            CLEAN + "tools: {rules: [{tool: a, schema: {properties: {x: {type: string}}}}]}",
+            "tools.rules.0.schema.properties.x",
+            "add `required`",
+            "warning",
+        ),
+        (
+            CLEAN + "tools: {rules: [{tool: a, action: deny, schema: {required: [x]}}]}",
+            "tools.rules.0.action",
+            "as hard as",
+            "warning",
+        ),
+        (
             CLEAN + "tools: {sequences: [{name: s, before: a, require: b}, {name: t, after: b, never: a}]}",
             "tools.sequences.s",
             "t forbids it after that",

@@ -42,6 +42,16 @@ class Settled:
     answer: ToolMessage | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What was decided about calls a person is asked about, under which policy and after which messages."""
+
+    policy_hash: str
+    messages: list[BaseMessage]
+    calls: list[ToolCall]
+    marks: list[CallMark]
+
+
 Outcomes = Mapping[str, Settled]
 
 
@@ -52,6 +62,7 @@ class Batches:
         self._seam = seam
         self._tools = {tool.name: tool for tool in tools}
         self._tasks: OrderedDict[tuple[int, str], tuple[object, Future[Outcomes]]] = OrderedDict()
+        self._asked: OrderedDict[str, _Asked] = OrderedDict()
         self._lock = Lock()
 
     async def outcome(self, task: RunningTask, call_id: str) -> Settled | None:
@@ -91,7 +102,7 @@ class Batches:
 
     async def _decided(self, messages: Sequence[BaseMessage], place: int, only: str | None) -> Outcomes:
         policy = await self._seam.checker.policy_for(self._seam.agent)
-        calls, marks = await self._judged(policy, messages, place, only)
+        calls, marks = await self._once_judged(policy, messages, place, only)
         settling = Settling(self._seam, policy, self._seam.history.before(messages, policy), messages[:place])
         await settling.settle_all(calls, marks)
         if settling.ends_run():
@@ -100,6 +111,24 @@ class Batches:
         answers = {answer.tool_call_id: answer for answer in settling.answers}
         rows = zip(calls, settling.calls, settling.marks, strict=True)
         return {call.id: Settled(asked, call, mark, answers.get(call.id)) for asked, call, mark in rows if call.id}
+
+    async def _once_judged(
+        self, policy: Policy, messages: Sequence[BaseMessage], place: int, only: str | None
+    ) -> tuple[list[ToolCall], list[CallMark]]:
+        """As `_judged`; what a person is asked about is not judged and recorded anew when the graph is resumed here.
+
+        In another process it is: a task that is interrupted can leave nothing in the state.
+        """
+        key = f"{messages[place].id} {only}"
+        known = self._asked.get(key)
+        if known is not None and known.policy_hash == policy.hash and known.messages == list(messages):
+            return known.calls, known.marks
+        calls, marks = await self._judged(policy, messages, place, only)
+        if any(mark.verdict == "ask" for mark in marks):
+            self._asked[key] = _Asked(policy.hash, list(messages), calls, marks)
+            if len(self._asked) > MAX_TASKS:
+                self._asked.popitem(last=False)
+        return calls, marks
 
     async def _judged(
         self, policy: Policy, messages: Sequence[BaseMessage], place: int, only: str | None

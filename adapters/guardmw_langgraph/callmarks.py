@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
@@ -83,11 +83,11 @@ def marks_of(message: BaseMessage) -> list[CallMark]:
 
 
 def _read(kept: Mapping[str, Any]) -> CallMark | None:
+    known = {key: value for key, value in kept.items() if key in _NAMES}
     try:
-        mark = CallMark(**{key: value for key, value in kept.items() if key in _NAMES})
+        return CallMark(**{**known, "policies": tuple(known.get("policies", ()))})
     except TypeError:
         return None
-    return replace(mark, policies=tuple(mark.policies))
 
 
 def joined(inner: Sequence[Fields], outer: Sequence[Fields]) -> list[Fields]:

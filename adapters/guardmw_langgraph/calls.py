@@ -19,6 +19,10 @@ MALFORMED = RuleOutcome(
     "deny", "arguments", "its arguments are no JSON object", "Call it again with its arguments as one JSON object."
 )
 REPEATED = RuleOutcome("deny", "call-id", "its id is that of an earlier call in the same message")
+UNKNOWN_TOOL = "unknown_tool"
+"""What a refused call is called whose tool the agent doesn't have: the name itself is the model's text."""
+
+NO_SUCH_TOOL = "there is no tool of the name that was called"
 NOBODY_TO_ASK = "it needs a person's approval, and nobody can be asked: the agent runs without a checkpointer"
 
 
@@ -26,9 +30,9 @@ NOBODY_TO_ASK = "it needs a person's approval, and nobody can be asked: the agen
 class Calls:
     """Judges calls and keeps what was decided as `marks`, one for every call that stays in the message.
 
-    Outside an agent's loop, or where the agent has no tool of that name, a call that may not be made is taken out of
-    the message. Within one it stays without its arguments, so that the agent can be told why and go on. A call that a
-    person is to decide about stays as it is.
+    Outside an agent's loop, where nobody could answer it, a call that may not be made is taken out of the message.
+    Within one it stays without its arguments, so that the agent can be told why and go on; without its name too, when
+    that is none of the agent's tools. A call that a person is to decide about stays as it is.
     """
 
     seam: Seam
@@ -76,6 +80,8 @@ class Calls:
         if verdict != "pass" and not self._answerable(call):
             self.kept_back = self.kept_back or judged.decision
             return None
+        if verdict != "pass" and not self._has_tool(call):
+            return self._kept_nameless(judged)
         mark = judged.mark(self.policy, schema=self.loop.schema(call.name) if self.loop and verdict == "ask" else None)
         if verdict == "ask" and not self._askable(call):
             mark = replace(mark, verdict="refuse", why=f"{NOBODY_TO_ASK} ({mark.why})", schema=None)
@@ -84,9 +90,23 @@ class Calls:
             self.kept_back = self.kept_back or judged.decision
         return ToolCall(call.name, "{}", call.id) if mark.verdict == "refuse" else judged.kept
 
+    def _kept_nameless(self, judged: JudgedCall) -> ToolCall:
+        """What stays of a call that isn't made, of a tool that the agent doesn't have."""
+        tools = ", ".join(self.loop.tools) if self.loop else ""
+        instead = f"Call one of these: {tools}." if tools else ""
+        mark = replace(
+            judged.mark(self.policy), name=UNKNOWN_TOOL, verdict="refuse", why=NO_SUCH_TOOL, instead=instead
+        )  # fmt: skip
+        self.marks.append(mark)
+        self.kept_back = self.kept_back or replace(judged.decision, why=NO_SUCH_TOOL)
+        return ToolCall(UNKNOWN_TOOL, "{}", judged.asked.id)
+
     def _answerable(self, call: ToolCall) -> bool:
-        """Whether the agent can be told why `call` isn't made: only calls of its tools have an answer."""
-        return self.loop is not None and bool(call.id) and call.name in self.loop.tools
+        """Whether the agent can be told why `call` isn't made."""
+        return self.loop is not None and bool(call.id) and self.loop.answers(call.name)
+
+    def _has_tool(self, call: ToolCall) -> bool:
+        return self.loop is not None and call.name in self.loop.tools
 
     def _askable(self, call: ToolCall) -> bool:
-        return self._answerable(call) and self.loop is not None and self.loop.can_ask
+        return self._answerable(call) and self._has_tool(call) and self.loop is not None and self.loop.can_ask

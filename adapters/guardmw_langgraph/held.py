@@ -55,7 +55,7 @@ class Held:
     def _chunks(self, merged: AIMessageChunk) -> Iterator[Fields]:
         for chunk, asked, kept in zip(merged.tool_call_chunks, self._asked, self.calls, strict=False):
             if kept is not None:
-                yield {**chunk} if kept == asked else {**chunk, "args": kept.arguments}
+                yield {**chunk} if kept == asked else {**chunk, "name": kept.name, "args": kept.arguments}
 
     def _kwargs(self, kwargs: Fields) -> Iterator[tuple[str, Any]]:
         for key, value in kwargs.items():

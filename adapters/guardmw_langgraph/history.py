@@ -42,7 +42,8 @@ class Past:
 
     def after(self, automaton: Automaton, call: ToolCall, ended: Ended = "pending", result: str = "") -> Past:
         state = automaton.step(self.state, call, ended, result)
-        return replace(self, state=state, calls=(*self.calls, call)[-RECENT_CALLS:])
+        # Not `replace`, which takes half the time of reading a conversation.
+        return Past(state, (*self.calls, call)[-RECENT_CALLS:], self.risk, self.refusals)
 
 
 @dataclass(slots=True)
@@ -157,7 +158,7 @@ def _called(automaton: Automaton, past: Past, asking: AIMessage, results: Mappin
         risk += _risk(marks.get(call.id), result)
         past = _made(automaton, past, call, result)
     counted = {**past.refusals, **{key: past.refusals.get(key, 0) + 1 for key in refused}} if refused else past.refusals
-    return replace(past, risk=risk, refusals=counted)
+    return Past(past.state, past.calls, risk, counted)
 
 
 def _risk(mark: CallMark | None, result: ToolMessage | None) -> float:

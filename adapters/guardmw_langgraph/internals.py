@@ -20,8 +20,11 @@ from langgraph.types import interrupt
 from langsmith.run_helpers import _set_tracing_context
 from pydantic import AfterValidator, WithJsonSchema
 
+from guardmw.errors import ApprovalError
+
 __all__ = [
     "InContext",
+    "asked_until_usable",
     "can_interrupt",
     "hidden_context",
     "interrupted",
@@ -128,16 +131,33 @@ _ANSWERS: dict[str, Any] = {
 }
 
 
-def interrupted(value: Any, check: Callable[[Any], object]) -> Any:
+def interrupted(value: dict[str, Any], check: Callable[[Any], object]) -> Any:
     """What the run is resumed with after it was interrupted with `value`; `check` raises for what can't be used.
 
-    Newer versions of LangGraph check an answer before they keep it, so that a bad one can be given again. Older ones
-    know no `response_schema`: there a bad answer ends the run.
+    Newer versions of LangGraph check an answer before they keep it: resuming with a bad one raises, and the request
+    can be answered again. Older ones know no `response_schema`: there it is asked again.
     """
     if "response_schema" not in inspect.signature(interrupt).parameters:
-        return interrupt(value)
+        return asked_until_usable(value, check)
     checked = Annotated[Any, AfterValidator(lambda answer: (check(answer), answer)[1]), WithJsonSchema(_ANSWERS)]
     return interrupt(value, response_schema=checked)
+
+
+def asked_until_usable(value: dict[str, Any], check: Callable[[Any], object]) -> Any:
+    """As `interrupted`, where every answer is kept: after a bad one the graph is interrupted again, with the same
+    request and the `problem` there was."""
+    answer = interrupt(value)
+    while problem := _problem(answer, check):
+        answer = interrupt({**value, "problem": problem})
+    return answer
+
+
+def _problem(answer: Any, check: Callable[[Any], object]) -> str:
+    try:
+        check(answer)
+    except ApprovalError as error:
+        return str(error)
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

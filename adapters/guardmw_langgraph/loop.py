@@ -16,11 +16,17 @@ from guardmw_langgraph.slots import Fields
 @dataclass(frozen=True)
 class Loop:
     """`tools` are those the agent has, by name; `can_ask` says whether the run can be interrupted; `messages` are those
-    of the graph's state, however many of them the model is shown."""
+    of the graph's state, however many of them the model is shown. `outputs` are the names by which the model gives
+    structured output, where every other call can be answered (None: only calls of `tools` can)."""
 
     tools: Mapping[str, BaseTool | dict[str, Any]]
     can_ask: bool
     messages: Sequence[BaseMessage]
+    outputs: frozenset[str] | None = None
+
+    def answers(self, name: str) -> bool:
+        """Whether the agent can be told why a call of that name isn't made."""
+        return name in self.tools or (self.outputs is not None and name not in self.outputs)
 
     def schema(self, name: str) -> Fields | None:
         """The JSON Schema of the arguments of the tool `name`; None when it has none that can be written down."""

@@ -24,12 +24,13 @@ from guardmw.telemetry.metrics import stream_bypassed
 from guardmw.traces.record import Recorder
 from guardmw_langgraph import sync
 from guardmw_langgraph.admit import admit
-from guardmw_langgraph.callmarks import MARK
+from guardmw_langgraph.callmarks import MARK, call_state
 from guardmw_langgraph.held import call_of
 from guardmw_langgraph.request import guarded_request
 from guardmw_langgraph.results import judged_result
 from guardmw_langgraph.seam import PolicySource, Seam, blocked_text, ends_run
 from guardmw_langgraph.settle import settled
+from guardmw_langgraph.tools import is_guarded
 
 Update = dict[str, Any] | None
 
@@ -136,6 +137,8 @@ class GuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         return await self._judged(admitted, await handler(admitted))
 
     async def _judged(self, request: ToolCallRequest, result: ToolMessage | Command[Any]) -> ToolMessage | Command[Any]:
+        if is_guarded(request.tool) and isinstance(result, ToolMessage) and call_state(result) is not None:
+            return result  # the text is the inner guard's, and its mark says that there was no call, or no result
         judged: ToolMessage | Command[Any] = await judged_result(self.seam, call_of(request.tool_call), result)
         return judged
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from guardmw.errors import ApprovalError
+from guardmw.policy.argschema import tool_mismatch
 from guardmw.types import Approval, ToolCall
-from guardmw_langgraph.argschema import mismatch
 from guardmw_langgraph.callmarks import CallMark
 from guardmw_langgraph.internals import interrupted
 from guardmw_langgraph.slots import Fields
@@ -103,7 +103,7 @@ def _edited(action: Any, asked: Asked, place: int) -> ToolCall:
     name = action.get("name", asked.call.name)
     if name != asked.call.name:
         raise ApprovalError(f"{where} names another tool, {name!r}", "reject the call and say what to call instead")
-    if asked.mark.schema and (wrong := mismatch(action["args"], asked.mark.schema)):
+    if asked.mark.schema and (wrong := tool_mismatch(action["args"], asked.mark.schema)):
         raise ApprovalError(f"{where} breaks the tool's schema: {wrong}", "mend the arguments and answer again")
     try:
         arguments = json.dumps(action["args"], ensure_ascii=False)

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from langchain.agents.middleware import ModelRequest
+from langchain.agents.structured_output import AutoStrategy, ProviderStrategy, ToolStrategy
 from langchain_core.language_models import BaseChatModel
 
 from guardmw_langgraph.internals import can_interrupt
@@ -44,7 +45,19 @@ def _rebuilt(request: ModelRequest[Any], seams: tuple[Seam, ...]) -> ModelReques
 def _loop(request: ModelRequest[Any]) -> Loop:
     state: Any = getattr(request, "state", None) or {}
     messages = state.get("messages") or getattr(request, "messages", [])
-    return Loop(named(getattr(request, "tools", None) or []), can_interrupt(), messages)
+    outputs = _outputs(getattr(request, "response_format", None))
+    return Loop(named(getattr(request, "tools", None) or []), can_interrupt(), messages, outputs)
+
+
+def _outputs(response_format: Any) -> frozenset[str]:
+    """The names of the calls by which the model may give structured output."""
+    if response_format is None or isinstance(response_format, ProviderStrategy):
+        return frozenset()
+    if isinstance(response_format, AutoStrategy):
+        response_format = response_format.schema
+    if not isinstance(response_format, ToolStrategy):
+        response_format = ToolStrategy(response_format)
+    return frozenset(spec.name for spec in response_format.schema_specs)
 
 
 def _guarded(model: BaseChatModel, seams: tuple[Seam, ...], loop: Loop) -> BaseChatModel:

@@ -185,7 +185,9 @@ def _detectors(policy: Policy) -> list[RenderableType]:
 def _tools(policy: Policy) -> list[RenderableType]:
     table = _table("tool", "action", "arguments", "otherwise")
     for rule in policy.tools.rules:
-        table.add_row(_text(rule.tool), rule.action, _text(", ".join(rule.args)), rule.otherwise if rule.args else "")
+        arguments = [*rule.args, *(["(schema)"] if rule.fits is not None else [])]
+        otherwise = rule.otherwise if rule.conditional else ""
+        table.add_row(_text(rule.tool), rule.action, _text(", ".join(arguments)), otherwise)
     table.add_row("[dim]any other[/]", policy.tools.default, "", "")
     budget = policy.tools.risk_budget
     run = f"a refused call: {policy.tools.on_block}; the same refusals in a run: {policy.limits.refusals}"

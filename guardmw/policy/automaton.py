@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from guardmw.policy.arguments import broken_arguments
+from guardmw.policy.arguments import Conditions
 from guardmw.policy.outcome import RuleOutcome
 from guardmw.policy.schema import Policy, SequenceRule, ToolRule, Tools
 from guardmw.policy.values import Values
@@ -48,6 +48,7 @@ class _Meaning:
     """What one tool name means to every rule; places are those of the sequence rules, slots those of the state."""
 
     rule: ToolRule | None
+    conditions: Conditions | None
     sets: dict[Ended, int] = field(default_factory=lambda: dict.fromkeys(ENDINGS["after"], 0))
     bars: int = 0
     needs: int = 0
@@ -62,6 +63,7 @@ class Automaton:
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
         self._meanings: dict[str, _Meaning] = {}
+        self._conditions = [Conditions(rule) if rule.conditional else None for rule in tools.rules]
         counting = [place for place, rule in enumerate(tools.sequences) if rule.at_most is not None]
         valuing = [place for place, rule in enumerate(tools.sequences) if rule.match == "values"]
         self._slots = {place: slot for places in (counting, valuing) for slot, place in enumerate(places)}
@@ -96,7 +98,7 @@ class Automaton:
         if meaning.rule is None:
             why = f"no rule names {call.name!r}"
             return RuleOutcome(self._tools.default, "default", why, _GO_ON, self._tools.on_block)
-        return _applied(meaning.rule, call, self._tools)
+        return _applied(meaning.rule, meaning.conditions, call, self._tools)
 
     def _broken(self, meaning: _Meaning, state: State, call: ToolCall) -> int | None:
         """The place of the first sequence rule that `call` breaks."""
@@ -118,7 +120,8 @@ class Automaton:
         return meaning
 
     def _worked_out(self, name: str) -> _Meaning:
-        meaning = _Meaning(next((rule for rule in self._tools.rules if fnmatchcase(name, rule.tool)), None))
+        matching = zip(self._tools.rules, self._conditions, strict=True)
+        meaning = _Meaning(*next((one for one in matching if fnmatchcase(name, one[0].tool)), (None, None)))
         for place, rule in enumerate(self._tools.sequences):
             self._learn(meaning, name, place, rule)
         return meaning
@@ -196,11 +199,11 @@ def _sentences(rule: SequenceRule, name: str) -> tuple[str, str]:
     return f"what {rule.taint!r} returned must not reach {name!r}", f"{name!r} stays closed from here on. {_GO_ON}"
 
 
-def _applied(rule: ToolRule, call: ToolCall, tools: Tools) -> RuleOutcome:
+def _applied(rule: ToolRule, conditions: Conditions | None, call: ToolCall, tools: Tools) -> RuleOutcome:
     name, on_block = f"tool:{rule.tool}", rule.on_block or tools.on_block
-    if not rule.args:
+    if conditions is None:
         return RuleOutcome(rule.action, name, f"the rule for {rule.tool!r} says {rule.action}", _GO_ON, on_block)
-    if broken := broken_arguments(rule.args, call.arguments):
+    if broken := conditions.broken_by(call.arguments):
         return RuleOutcome(rule.otherwise, name, broken.why, broken.instead, on_block)
     why = f"the arguments are as the rule for {rule.tool!r} wants them"
     return RuleOutcome(rule.action, name, why, _GO_ON, on_block)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import combinations
 
+from guardmw.policy.argschema import optional_properties, patterns, unguarded_types
 from guardmw.policy.backtracking import backtracks
 from guardmw.policy.globs import is_glob, literal_chars, overlap
 from guardmw.policy.match import DEFAULT, PolicySet
-from guardmw.policy.schema import Argument, Policy
+from guardmw.policy.schema import Argument, JsonSchema, Policy
 from guardmw.policy.sequencelint import Remarks, Severity, contradicting_sequences
 from guardmw.types import Surface
 
@@ -105,7 +106,7 @@ def _shadowed_rules(policy: Policy) -> Remarks:
 
 def _idle_rules(policy: Policy) -> Remarks:
     for place, rule in enumerate(policy.tools.rules):
-        if rule.args and rule.action in (rule.otherwise, "deny"):
+        if rule.conditional and rule.action in (rule.otherwise, "deny"):
             message = f"a call with good arguments is met with `{rule.action}`, as hard as one with bad ones"
             yield f"tools.rules.{place}.action", message, "warning"
 
@@ -121,6 +122,33 @@ def _loose_arguments(policy: Policy) -> Remarks:
                 yield f"{key}.pattern", message, "warning"
             if None not in (argument.minimum, argument.maximum) and argument.minimum > argument.maximum:  # type: ignore[operator]
                 yield f"{key}.minimum", "above `maximum`: no value passes", "error"
+
+
+def _loose_schemas(policy: Policy) -> Remarks:
+    for key, schema in _schemas(policy):
+        if not schema:
+            yield key, "an empty schema: any value fits", "warning"
+        for path, keyword, kind in unguarded_types(schema):
+            message = f"binds values of the type {kind} only, every other value passes: add `type: {kind}`"
+            yield ".".join((key, *path, keyword)), message, "warning"
+        for path, pattern in patterns(schema):
+            if not _anchored(pattern):
+                message = "the pattern may match anywhere in the argument: anchor it with ^ or $"
+                yield ".".join((key, *path)), message, "warning"
+    for place, rule in enumerate(policy.tools.rules):
+        for name in optional_properties(rule.fits or {}):
+            message = f"a call without {name!r} passes: add `required` if it must be given"
+            yield f"tools.rules.{place}.schema.properties.{name}", message, "warning"
+
+
+def _schemas(policy: Policy) -> Iterator[tuple[str, JsonSchema]]:
+    """The JSON Schemas of the policy's tool rules, and where they stand."""
+    for place, rule in enumerate(policy.tools.rules):
+        if rule.fits is not None:
+            yield f"tools.rules.{place}.schema", {"type": "object", **rule.fits} if rule.fits else {}
+        for name, one in rule.args.items():
+            if one.fits is not None:
+                yield f"tools.rules.{place}.args.{name}.schema", one.fits
 
 
 def _anchored(pattern: str) -> bool:
@@ -162,6 +190,7 @@ _RULES: tuple[Callable[[Policy], Remarks], ...] = (
     _shadowed_rules,
     _idle_rules,
     _loose_arguments,
+    _loose_schemas,
     contradicting_sequences,
     _slow_patterns,
 )

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from guardmw.policy.toolschema import Argument as Argument
 from guardmw.policy.toolschema import Identifier, Model, Regex
+from guardmw.policy.toolschema import JsonSchema as JsonSchema
 from guardmw.policy.toolschema import OnBlock as OnBlock
 from guardmw.policy.toolschema import SequenceRule as SequenceRule
 from guardmw.policy.toolschema import ToolRule as ToolRule

@@ -144,7 +144,7 @@ def _denied(tool: str, policy: Policy) -> bool:
     """True when every call of the exact name `tool` is denied."""
     for rule in policy.tools.rules:
         if fnmatchcase(tool, rule.tool):
-            return rule.action == "deny" and (not rule.args or rule.otherwise == "deny")
+            return rule.action == "deny" and (not rule.conditional or rule.otherwise == "deny")
     return policy.tools.default == "deny"
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
+
+from guardmw.policy.argschema import ArgumentSchema, SchemaProblem
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 
@@ -20,6 +23,22 @@ def _regex(pattern: str) -> str:
 
 Regex = Annotated[str, AfterValidator(_regex)]
 
+
+def _json_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    try:
+        ArgumentSchema(schema)
+    except SchemaProblem as error:
+        context = {"problem": error.problem, "mend": error.mend, "path": error.path}
+        raise PydanticCustomError("json_schema", "{problem}", context) from error
+    return schema
+
+
+JsonSchema = Annotated[
+    dict[str, Any],
+    AfterValidator(_json_schema),
+    WithJsonSchema({"type": "object", "description": "A JSON Schema, draft 2020-12."}),
+]
+
 OnBlock = Literal["tell", "terminate"]
 """What a refused call does to the run: `tell` the agent why, so that it can go on, or `terminate` the run."""
 
@@ -33,28 +52,39 @@ SEQUENCE_FORMS: tuple[frozenset[str], ...] = (
 
 
 class Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
 
 
 class Argument(Model):
-    """What one argument of a tool call must look like; every condition given must hold."""
+    """What one argument of a tool call must look like; every condition given must hold.
+
+    `schema` (here `fits`, as pydantic takes the name for itself) binds the argument as a whole, the others every plain
+    value in it."""
 
     pattern: Regex | None = Field(None, description="Searched in the argument's text.")
     one_of: tuple[Any, ...] | None = None
     minimum: float | None = None
     maximum: float | None = None
+    fits: JsonSchema | None = Field(None, alias="schema")
 
 
 class ToolRule(Model):
     """For calls of `tool` (exact name or glob): `action`, or `otherwise` when an argument breaks its condition.
 
+    `schema` (here `fits`) binds all arguments as one object.
     `on_block` says what a call that this rule denies does to the run (None: what `tools.on_block` says)."""
 
     tool: str = Field(min_length=1)
     action: Literal["allow", "check", "ask", "deny"] = "check"
     args: dict[str, Argument] = {}
+    fits: JsonSchema | None = Field(None, alias="schema")
     otherwise: Literal["ask", "deny"] = "deny"
     on_block: OnBlock | None = None
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the rule minds the arguments."""
+        return bool(self.args) or self.fits is not None
 
 
 class SequenceRule(Model):
