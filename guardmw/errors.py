@@ -12,6 +12,7 @@ GuardmwError
 │   ├── GuardContextError  the text can't be brought into the guard's context, not even in windows
 │   └── GuardOverloadedError  no place for the check within its deadline
 ├── BlockedError           raised to callers who asked for an exception instead of a replacement text
+├── ApprovalError          a person's answer about a tool call can't be used; the same request can be answered again
 ├── TelemetryError         telemetry can't be set up: the SDK is missing, or it is set up already
 └── UnguardedError         text came from a model that the guard never saw: loud, never silent
 """
@@ -21,6 +22,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "ApprovalError",
     "BlockedError",
     "GuardAnswerError",
     "GuardConfigError",
@@ -142,6 +144,14 @@ class GuardOverloadedError(GuardError):
 
 class BlockedError(GuardmwError):
     """Text was blocked, and the caller asked for an exception instead of the replacement message."""
+
+
+class ApprovalError(GuardmwError, ValueError):
+    """A person's answer about tool calls can't be used: `problem` says what is wrong, `mend` what to do about it."""
+
+    def __init__(self, problem: str, mend: str) -> None:
+        self.problem, self.mend = problem, mend
+        super().__init__(f"the answer about tool calls can't be used: {problem}; {mend}")
 
 
 class TelemetryError(GuardmwError):

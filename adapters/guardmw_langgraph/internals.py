@@ -5,24 +5,35 @@ Checked against langchain-core 1.7 and langgraph 1.2. What an older or newer ver
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Generator
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
 from contextvars import Context, ContextVar, copy_context
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
 
 from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage
 from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 from langchain_core.tracers import context as tracers
 from langchain_core.utils._merge import merge_dicts  # how LangChain itself adds up the metadata of chunks
+from langgraph.types import interrupt
 from langsmith.run_helpers import _set_tracing_context
+from pydantic import AfterValidator, WithJsonSchema
+
+from guardmw.errors import ApprovalError
 
 __all__ = [
     "InContext",
+    "asked_until_usable",
+    "can_interrupt",
     "hidden_context",
+    "interrupted",
     "iterate_in",
     "may_stream",
     "merge_dicts",
     "prefers_streaming",
     "running_agent",
+    "running_task",
 ]
 
 Result = TypeVar("Result")
@@ -105,3 +116,72 @@ def running_agent() -> str | None:
     """The name given to the `create_agent` that is running, which it leaves in the metadata of the run."""
     name = (ensure_config().get("metadata") or {}).get("lc_agent_name")
     return name if isinstance(name, str) and name else None
+
+
+def can_interrupt() -> bool:
+    """Whether the graph that is running keeps checkpoints, without which nobody could answer an interrupt."""
+    saver = (ensure_config().get("configurable") or {}).get("__pregel_checkpointer")
+    return saver is not None and saver is not False
+
+
+_ANSWERS: dict[str, Any] = {
+    "type": "object",
+    "required": ["decisions"],
+    "properties": {"decisions": {"type": "array", "items": {"type": "object", "required": ["type"]}}},
+}
+
+
+def interrupted(value: dict[str, Any], check: Callable[[Any], object]) -> Any:
+    """What the run is resumed with after it was interrupted with `value`; `check` raises for what can't be used.
+
+    Newer versions of LangGraph check an answer before they keep it: resuming with a bad one raises, and the request
+    can be answered again. Older ones know no `response_schema`: there it is asked again.
+    """
+    if "response_schema" not in inspect.signature(interrupt).parameters:
+        return asked_until_usable(value, check)
+    checked = Annotated[Any, AfterValidator(lambda answer: (check(answer), answer)[1]), WithJsonSchema(_ANSWERS)]
+    return interrupt(value, response_schema=checked)
+
+
+def asked_until_usable(value: dict[str, Any], check: Callable[[Any], object]) -> Any:
+    """As `interrupted`, where every answer is kept: after a bad one the graph is interrupted again, with the same
+    request and the `problem` there was."""
+    answer = interrupt(value)
+    while problem := _problem(answer, check):
+        answer = interrupt({**value, "problem": problem})
+    return answer
+
+
+def _problem(answer: Any, check: Callable[[Any], object]) -> str:
+    try:
+        check(answer)
+    except ApprovalError as error:
+        return str(error)
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningTask:
+    """The task of a graph that is running now. `attempt` is one object for all that runs in one attempt of it;
+    `messages` are those of the graph's state (None: it keeps none under that name); `alone` is set when the task was
+    given one call of a message to run, and not all of them."""
+
+    attempt: object
+    messages: list[BaseMessage] | None
+    alone: bool
+
+
+def running_task() -> RunningTask | None:
+    """The task that is running, None outside a graph. A tool has no other way to see the state it is called in."""
+    config = ensure_config()
+    configurable = config.get("configurable") or {}
+    read, attempt = configurable.get("__pregel_read"), configurable.get("__pregel_scratchpad")
+    if read is None or attempt is None:
+        return None
+    try:
+        messages = read("messages")
+    except (KeyError, ValueError):
+        messages = None
+    path: Any = (config.get("metadata") or {}).get("langgraph_path")
+    found = list(messages) if isinstance(messages, list | tuple) else None
+    return RunningTask(attempt, found, alone=bool(path) and path[0] == "__pregel_push")

@@ -23,11 +23,14 @@ from guardmw.guard.base import Guard
 from guardmw.telemetry.metrics import stream_bypassed
 from guardmw.traces.record import Recorder
 from guardmw_langgraph import sync
-from guardmw_langgraph.answer import MARK
+from guardmw_langgraph.admit import admit
+from guardmw_langgraph.callmarks import MARK, call_state
 from guardmw_langgraph.held import call_of
 from guardmw_langgraph.request import guarded_request
 from guardmw_langgraph.results import judged_result
 from guardmw_langgraph.seam import PolicySource, Seam, blocked_text, ends_run
+from guardmw_langgraph.settle import settled
+from guardmw_langgraph.tools import is_guarded
 
 Update = dict[str, Any] | None
 
@@ -41,7 +44,9 @@ class GuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 
     A user's message that may not pass is replaced in the state, under its id, and the run ends with the policy's
     text; LangGraph writes the message itself to the first checkpoint of a run before any middleware is asked.
-    A tool call that may not pass never reaches the state, and what a tool returned is judged before it does.
+    A tool call that may not be made reaches the state without its arguments, with a message that tells the agent why
+    and what would be allowed; one that a person is to decide about interrupts the graph, which needs a checkpointer
+    for that. What a tool returned is judged before it reaches the state.
 
     What it can't reach: a tool's own callbacks tell of its raw result (see `guard_tools`), and models that other
     middleware calls for itself, to summarise for instance, are guarded by `guard_model` only. Images, audio and files
@@ -86,12 +91,16 @@ class GuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 
     @hook_config(can_jump_to=["end"])
     def after_model(self, state: AgentState[Any], runtime: Runtime[Any]) -> Update:
-        """Ends the run after a blocked answer: an agent that waits for structured output would ask again."""
-        return {"jump_to": "end"} if state["messages"] and ends_run(state["messages"][-1]) else None
+        return sync.run(self.aafter_model(state, runtime))
 
     @hook_config(can_jump_to=["end"])
     async def aafter_model(self, state: AgentState[Any], runtime: Runtime[Any]) -> Update:
-        return self.after_model(state, runtime)
+        """Asks people, tells the agent of calls that are not made, and ends the run after a blocked answer: an agent
+        that waits for structured output would ask again."""
+        messages = state["messages"]
+        if messages and ends_run(messages[-1]):
+            return {"jump_to": "end"}
+        return await settled(self.seam, messages) if messages else None
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
@@ -114,15 +123,22 @@ class GuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     def wrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolMessage | Command[Any]]
     ) -> ToolMessage | Command[Any]:
-        result = handler(request)
-        return sync.run(self._judged(request, result))
+        admitted = sync.run(admit(self.seam, request))
+        if isinstance(admitted, ToolMessage):
+            return admitted
+        return sync.run(self._judged(admitted, handler(admitted)))
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolMessage | Command[Any]]]
     ) -> ToolMessage | Command[Any]:
-        return await self._judged(request, await handler(request))
+        admitted = await admit(self.seam, request)
+        if isinstance(admitted, ToolMessage):
+            return admitted
+        return await self._judged(admitted, await handler(admitted))
 
     async def _judged(self, request: ToolCallRequest, result: ToolMessage | Command[Any]) -> ToolMessage | Command[Any]:
+        if is_guarded(request.tool) and isinstance(result, ToolMessage) and call_state(result) is not None:
+            return result  # the text is the inner guard's, and its mark says that there was no call, or no result
         judged: ToolMessage | Command[Any] = await judged_result(self.seam, call_of(request.tool_call), result)
         return judged
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from langchain_core.messages import BaseMessage, ToolMessage
+from langchain_core.messages import ToolMessage
 from langgraph.types import Command
 
 from guardmw.types import Check, Decision, ToolCall, apply_redactions
-from guardmw_langgraph.held import rendered
-from guardmw_langgraph.prose import readable
-from guardmw_langgraph.screen import text_of
+from guardmw_langgraph.callmarks import MARK
+from guardmw_langgraph.prose import content_text
 from guardmw_langgraph.seam import Seam
+
+GO_ON = "Go on without it, or say that you can't."
 
 
 async def judged_result(seam: Seam, call: ToolCall, result: Any) -> Any:
@@ -29,9 +30,9 @@ async def judged_result(seam: Seam, call: ToolCall, result: Any) -> Any:
     return await _value(seam, call, result)
 
 
-def refusal(what: str, policy: str, why: str) -> str:
+def refusal(what: str, policy: str, why: str, instead: str = "") -> str:
     """What the agent reads in place of something withheld."""
-    return f"[Withheld by the policy {policy!r}: {what}, because {why}. Go on without it, or say that you can't.]"
+    return f"[Withheld by the policy {policy!r}: {what}, because {why}. {instead or GO_ON}]"
 
 
 async def _judge(seam: Seam, call: ToolCall, text: str) -> tuple[Decision, str]:
@@ -47,7 +48,10 @@ async def _judge(seam: Seam, call: ToolCall, text: str) -> tuple[Decision, str]:
 
 
 async def _message(seam: Seam, call: ToolCall, message: ToolMessage) -> ToolMessage:
-    text = _readable_content(message)
+    if MARK in message.response_metadata:  # ours to write: a tool can't say that it wasn't called
+        metadata = {key: value for key, value in message.response_metadata.items() if key != MARK}
+        message = message.model_copy(update={"response_metadata": metadata})
+    text = content_text(message)
     if not text:
         return message
     decision, shown = await _judge(seam, call, text)
@@ -55,16 +59,8 @@ async def _message(seam: Seam, call: ToolCall, message: ToolMessage) -> ToolMess
         return message
     changes: dict[str, Any] = {"content": shown, "artifact": None, "additional_kwargs": {}}
     if decision.withheld:
-        changes["status"] = "error"
+        changes |= {"status": "error", "response_metadata": {**message.response_metadata, MARK: {"call": "withheld"}}}
     return message.model_copy(update=changes)
-
-
-def _readable_content(message: BaseMessage) -> str:
-    if isinstance(message.content, str):
-        return message.content
-    if all(isinstance(block, str) or block.get("type") == "text" for block in message.content):
-        return text_of(message)
-    return "\n".join(readable(message.content))
 
 
 async def _command(seam: Seam, call: ToolCall, command: Command[Any]) -> Command[Any]:
@@ -93,11 +89,3 @@ def _as_text(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False, default=str)
     except (TypeError, ValueError):
         return str(value)
-
-
-async def refused_call(seam: Seam, call: ToolCall) -> tuple[ToolCall | None, str]:
-    """`call` as it may be made, or None and what the agent is told instead."""
-    agent = seam.agent
-    policy = await seam.checker.policy_for(agent)
-    kept, decision = await seam.judge_call(call, (), policy, Check("tool_call", rendered(call), agent))
-    return kept, refusal(f"{call.name!r} was not called", policy.id, decision.why) if kept is None else ""

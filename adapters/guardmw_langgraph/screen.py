@@ -12,8 +12,7 @@ from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMes
 
 from guardmw.checker import Checker
 from guardmw.policy.schema import Policy
-from guardmw.types import Check, Decision, Message, Redaction, Role, ToolCall
-from guardmw_langgraph.held import call_of
+from guardmw.types import Check, Decision, Message, Redaction, Role
 
 PLACEHOLDER = "[This message was removed.]"
 """Stands in a conversation for a user's message that was blocked."""
@@ -121,11 +120,6 @@ def _texts(message: BaseMessage) -> Iterator[tuple[int, str]]:
 def conversation(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
     """`messages` as a guard sees them; what isn't text is left out."""
     return tuple(Message(role, text) for message in messages if (role := _role(message)) and (text := text_of(message)))
-
-
-def earlier_calls(messages: Sequence[BaseMessage]) -> tuple[ToolCall, ...]:
-    """The tool calls made in `messages`, oldest first."""
-    return tuple(call_of(call) for message in messages if isinstance(message, AIMessage) for call in message.tool_calls)
 
 
 def _role(message: BaseMessage | AnyMessage) -> Role | None:
