@@ -169,6 +169,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, default=20, help="attacks, and benign tasks, of each family")
     parser.add_argument("--families", nargs="*", default=(), help="only these")
     parser.add_argument("--guard", default="embedded", help="any name that the commands take")
+    parser.add_argument("--only", nargs="*", default=(), help="only these columns (and no guard), by name")
     parser.add_argument("--obey", type=float, default=1.0, help="how often the model does what it reads")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--adaptive", action=argparse.BooleanOptionalAction, default=True)
@@ -186,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for line in skipped:
         console.print(f"[bold red]SKIPPED {line}[/]")
     guard = resolve_guard(asked.guard)
-    chosen = setups(guard)
+    chosen = [one for one in setups(guard) if not asked.only or one.name in ("no guard", *asked.only)]
     report = asyncio.run(measured(tasks, chosen, checkers(chosen, tasks), asked, console))
     report = {**_about(asked, guard, tasks, skipped), **report}
     show(report, console)

@@ -14,6 +14,9 @@ from attacking.tasks import Call
 
 Row = dict[str, Any]
 
+MAX_RESULT_CHARS = 4000
+"""So much of an observation is kept; a few are files of many pages."""
+
 _ACTION = re.compile(r"^ACTION: (\w+) (?=\{)|^Action: (\w+)\"?\nAction Input: (?=\{)", re.MULTILINE)
 _OBSERVATION = re.compile(r"\s*\n(?:OBSERVATION|Observation): ?")
 _NEXT = re.compile(r"^(?:ACTION|AGENT|USER|Action|Thought|FINAL ANSWER|Final Answer): ?", re.MULTILINE)
@@ -56,7 +59,7 @@ def _calls(text: str) -> Iterator[Call]:
         result = "Done."
         if observed:
             end = _NEXT.search(text, observed.end())
-            result = text[observed.end() : end.start() if end else len(text)].strip() or "Done."
+            result = text[observed.end() : end.start() if end else len(text)].strip()[:MAX_RESULT_CHARS] or "Done."
             position = end.start() if end else len(text)
         yield Call(match.group(1) or match.group(2), args, result)
 
