@@ -162,7 +162,7 @@ def verdict(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of the labelled rows (without it: written tasks only)")
     parser.add_argument("--split", default="dev")
@@ -174,20 +174,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--adaptive", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--out", type=Path, default=Path("out/agent_attacks.json"))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = options()
     asked = parser.parse_args(argv)
     console = Console(width=180)
-    if asked.data is None or not asked.data.is_dir():
-        console.print(
-            "[bold red]NO DATA FOLDER: only the written tasks are run; these are not the published figures.[/]"
-        )
-    tasks, skipped = tasks_from(
-        Data(asked.data if asked.data and asked.data.is_dir() else None, asked.split), asked.limit, asked.seed,
-        asked.families,
-    )  # fmt: skip
+    guard = resolve_guard(asked.guard)
+    chosen = setups(guard)
+    if unknown := set(asked.only) - {one.name for one in chosen}:
+        parser.error(f"--only: no column {sorted(unknown)}; there are {[one.name for one in chosen]}")
+    chosen = [one for one in chosen if not asked.only or one.name in ("no guard", *asked.only)]
+    tasks, skipped = tasks_from(_data(asked, console), asked.limit, asked.seed, asked.families)
     for line in skipped:
         console.print(f"[bold red]SKIPPED {line}[/]")
-    guard = resolve_guard(asked.guard)
-    chosen = [one for one in setups(guard) if not asked.only or one.name in ("no guard", *asked.only)]
     report = asyncio.run(measured(tasks, chosen, checkers(chosen, tasks), asked, console))
     report = {**_about(asked, guard, tasks, skipped), **report}
     show(report, console)
@@ -195,6 +196,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(f"written to {asked.out}")
+
+
+def _data(asked: argparse.Namespace, console: Console) -> Data:
+    if asked.data is not None and asked.data.is_dir():
+        return Data(asked.data, asked.split)
+    console.print("[bold red]NO DATA FOLDER: only the written tasks are run; these are not the published figures.[/]")
+    return Data(None, asked.split)
 
 
 async def measured(

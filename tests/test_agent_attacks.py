@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -285,10 +287,11 @@ def test_the_policies_load_and_have_no_faults() -> None:
     assert not faults
 
 
-def test_the_bench_runs_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_bench_runs_and_reports(tmp_path: Path) -> None:
     out = tmp_path / "report.json"
-    agent_attacks.main(["--families", "planted", "handmade", "--guard", "detectors", "--limit", "2", "--out", str(out)])
-    assert "NO DATA FOLDER" in capsys.readouterr().out
+    options = ["--families", "planted", "handmade", "--guard", "detectors", "--limit", "2", "--out", str(out)]
+    ran = subprocess.run([sys.executable, agent_attacks.__file__, *options], capture_output=True, text=True, check=True)
+    assert "NO DATA FOLDER" in ran.stdout
     report = json.loads(out.read_text())
     bare, ruled = report["guards"]["no guard"]["all"], report["guards"]["detectors + rules"]["all"]
     assert bare["attack_success"]["rate"] == 1.0
@@ -296,3 +299,9 @@ def test_the_bench_runs_and_reports(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert ruled["attack_success"]["hits"] < bare["attack_success"]["hits"]
     assert ruled["benign_completion"]["rate"] == 1.0
     assert report["adaptive"]["detectors + rules"]["any of them"]["n"] > 0
+
+
+def test_an_unknown_column_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        agent_attacks.main(["--guard", "detectors", "--only", "rulez"])
+    assert "no column ['rulez']" in capsys.readouterr().err

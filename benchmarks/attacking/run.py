@@ -128,22 +128,24 @@ def _person_asked(decision: Decision) -> bool:
     return decision.enforced == "ask" and decision.check.surface == "tool_call"
 
 
+SOURCES = {"rule": "rule", "detector": "detector", "model": "guard"}
+
+
 def _ground(decision: Decision) -> str:
-    """Surface, what decided, and the category or rule."""
-    worst = max(decision.verdict.findings, key=lambda finding: finding.probability, default=None)
-    return f"{decision.check.surface}/{decided_by(decision)}/{worst.category if worst else decision.verdict.error}"
+    """Surface, what decided, and the category, entity or rule."""
+    decided = decided_by(decision)
+    found = [one for one in decision.verdict.findings if one.source.partition(":")[0] == SOURCES.get(decided)]
+    worst = max(found, key=lambda finding: finding.probability, default=None)
+    return f"{decision.check.surface}/{decided}/{worst.category if worst else decision.verdict.error}"
 
 
 def decided_by(decision: Decision) -> str:
-    """`rule`, `detector`, `model` or `error`: rules and detectors that block are asked first and alone."""
-    sources = {finding.source.partition(":")[0] for finding in decision.verdict.findings}
+    """`model`, `detector`, `error` or `rule`, by the reasons of the action that was taken."""
     if decision.verdict.error is not None:
         return "error"
-    if decision.enforced == "ask" and "rule" in sources:
-        return "rule"
-    if "guard" in sources:
+    if "(guard:" in decision.why:
         return "model"
-    return "rule" if "rule" in sources else "detector"
+    return "detector" if "(detector:" in decision.why else "rule"
 
 
 def _stop(task: Task, held_back: list[Decision]) -> tuple[str, str]:

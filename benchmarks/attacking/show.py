@@ -14,7 +14,7 @@ def percent(figure: dict[str, Any], *, interval: bool = False) -> str:
         return "-"
     text = f"{100 * figure['rate']:.1f}"
     low, high = figure["interval"]
-    return f"{text} [{100 * low:.1f} to {100 * high:.1f}]" if interval else text
+    return f"{text} [{100 * low:.1f}-{100 * high:.1f}]" if interval else text
 
 
 def _ms(added: dict[str, float | None]) -> str:
