@@ -14,6 +14,7 @@ GuardmwError
 ├── BlockedError           raised to callers who asked for an exception instead of a replacement text
 ├── ApprovalError          a person's answer about a tool call can't be used; the same request can be answered again
 ├── TelemetryError         telemetry can't be set up: the SDK is missing, or it is set up already
+├── PoisonedToolError      a tool's description may not pass, and the policy refuses to run with it
 └── UnguardedError         text came from a model that the guard never saw: loud, never silent
 """
 
@@ -33,6 +34,7 @@ __all__ = [
     "GuardServerError",
     "GuardTimeoutError",
     "GuardmwError",
+    "PoisonedToolError",
     "PolicyError",
     "TelemetryError",
     "UnguardedError",
@@ -156,6 +158,17 @@ class ApprovalError(GuardmwError, ValueError):
 
 class TelemetryError(GuardmwError):
     """Telemetry can't be set up: the OpenTelemetry SDK is missing, or the process has set it up already."""
+
+
+class PoisonedToolError(GuardmwError):
+    """The description of `tool` may not pass, and the policy says ``descriptions: refuse``."""
+
+    def __init__(self, tool: str, policy: str, why: str) -> None:
+        self.tool = tool
+        super().__init__(
+            f"the policy {policy!r} refuses to run with the tool {tool!r}, because of its description: {why}. Take the "
+            "tool away, or write `descriptions: leave_out` under `tools` to go on without it"
+        )
 
 
 class UnguardedError(GuardmwError):

@@ -26,6 +26,10 @@ Approval = Literal["approve", "edit", "reject", "respond"]
 """What a person said to a tool call: `approve` make it, `edit` make another one in its place, `reject` don't,
 `respond` don't, and here is the answer it would have given."""
 
+Origin = Literal["result", "error", "stream", "description"]
+"""Where a `tool_result` comes from: the `result` of a call, the text of an `error` it raised, what the tool wrote to a
+`stream` while it ran, or the tool's own `description`."""
+
 Role = Literal["system", "user", "assistant", "tool"]
 """Who said a message of the conversation."""
 
@@ -73,7 +77,8 @@ class Check:
     """One question to a guard: may this content pass?
 
     `content` is the whole text so far, not only what is new; `offset_chars` says how much of it earlier checks of
-    the same stream covered. `policy` is filled in by the checker when it is None.
+    the same stream covered. `policy` is filled in by the checker when it is None. `origin` is set on the surface
+    ``tool_result`` only, where the last of `calls` names the tool.
     """
 
     surface: Surface
@@ -85,6 +90,7 @@ class Check:
     stream_id: str | None = None
     offset_chars: int = 0
     final: bool = True
+    origin: Origin | None = None
     id: str = field(default_factory=lambda: uuid4().hex)
 
 

@@ -30,6 +30,15 @@ EXPECTED = {
         ),
         (),
     ),
+    "mcp_tools.py": Expected(
+        (
+            "Banks are open from nine to five. [removed: prompt_injection] They close on Sundays.",
+            "it answers: Banks are closed on Sundays.",
+            "the description of read_page: allow",
+            "the description of add: block",
+        ),
+        ("mallory",),
+    ),
     "two_agents.py": Expected(
         ("support: The maintainer is [EMAIL].", "coding: The maintainer is jane.doe@mail.example."),
         ("support: The maintainer is jane",),

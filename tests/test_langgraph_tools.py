@@ -79,7 +79,9 @@ async def test_each_is_judged_once() -> None:
     guard = FakeGuard()
     (one,) = guard_tools([look], policy(), guard=guard)
     await one.ainvoke({"at": "hats"})
-    assert [check.content for check in guard.checks] == ['look({"at": "hats"})', "saw hats"]
+    assert [check.content for check in guard.checks] == [
+        "look: Looks at something.", 'look({"at": "hats"})', "saw hats",
+    ]  # fmt: skip
 
 
 async def test_nobody_hears_the_result_that_was_withheld() -> None:
@@ -111,7 +113,7 @@ async def test_injected_arguments_arrive_and_are_not_judged() -> None:
     node = ToolNode([one])
     assert list(node.tools_by_name) == ["inject"]
     assert await one.ainvoke({"at": "x", "state": {"messages": [FORBIDDEN]}, "extra": "e"}) == "x 1 e"
-    assert guard.checks[0].content == 'inject({"at": "x"})'
+    assert guard.checks[1].content == 'inject({"at": "x"})'
 
 
 async def test_artifacts_go_with_their_content() -> None:

@@ -182,6 +182,6 @@ def _made(automaton: Automaton, past: Past, call: ToolCall, result: ToolMessage 
 def _ending(result: ToolMessage | None) -> tuple[Ended, str]:
     if result is None:
         return "pending", ""
-    if call_state(result) == "withheld":
-        return "hidden", ""
+    if call_state(result) == "withheld":  # of a failure that nobody read only its effects count, as while it runs
+        return ("pending" if result.response_metadata[MARK].get("failed") else "hidden"), ""
     return ("failed" if result.status == "error" else "done"), content_text(result)

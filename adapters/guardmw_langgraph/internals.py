@@ -5,8 +5,10 @@ Checked against langchain-core 1.7 and langgraph 1.2. What an older or newer ver
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
+from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -16,15 +18,25 @@ from langchain_core.messages import BaseMessage
 from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 from langchain_core.tracers import context as tracers
 from langchain_core.utils._merge import merge_dicts  # how LangChain itself adds up the metadata of chunks
+from langgraph import errors as graph_errors
+from langgraph.errors import GraphBubbleUp
+from langgraph.prebuilt.tool_node import ToolRuntime
 from langgraph.types import interrupt
 from langsmith.run_helpers import _set_tracing_context
 from pydantic import AfterValidator, WithJsonSchema
 
 from guardmw.errors import ApprovalError
 
+try:
+    from langgraph.pregel._tools import _tool_call_writer
+except ImportError:  # versions without the stream mode "tools"
+    _tool_call_writer = None  # type: ignore[assignment]
+
 __all__ = [
     "InContext",
+    "Write",
     "asked_until_usable",
+    "bubbles_up",
     "can_interrupt",
     "hidden_context",
     "interrupted",
@@ -34,6 +46,7 @@ __all__ = [
     "prefers_streaming",
     "running_agent",
     "running_task",
+    "with_writers",
 ]
 
 Result = TypeVar("Result")
@@ -185,3 +198,48 @@ def running_task() -> RunningTask | None:
     path: Any = (config.get("metadata") or {}).get("langgraph_path")
     found = list(messages) if isinstance(messages, list | tuple) else None
     return RunningTask(attempt, found, alone=bool(path) and path[0] == "__pregel_push")
+
+
+Write = Callable[[Any], None]
+"""How a tool writes to a stream of the graph."""
+
+
+@contextmanager
+def with_writers(gated: Callable[[Write], Write], kwargs: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """`kwargs` of a tool, and the context it runs in, with every writer to the graph's streams put behind `gated`.
+
+    A tool finds writers in its injected ToolRuntime, by `get_stream_writer()`, and behind `emit_output_delta`.
+    """
+    config = var_child_runnable_config.get()
+    token = var_child_runnable_config.set(_gated_config(config, gated)) if config else None
+    delta = _tool_call_writer.get() if _tool_call_writer is not None else None
+    delta_token = _tool_call_writer.set(gated(delta)) if delta is not None else None
+    try:
+        yield {name: _gated_argument(value, gated) for name, value in kwargs.items()}
+    finally:
+        if token is not None:
+            var_child_runnable_config.reset(token)
+        if delta_token is not None:
+            _tool_call_writer.reset(delta_token)
+
+
+def _gated_argument(value: Any, gated: Callable[[Write], Write]) -> Any:
+    if isinstance(value, ToolRuntime):
+        writer = gated(value.stream_writer)
+        return dataclasses.replace(value, stream_writer=writer, config=_gated_config(value.config, gated))
+    return _gated_config(value, gated) if isinstance(value, dict) and "configurable" in value else value
+
+
+def _gated_config(config: Any, gated: Callable[[Write], Write]) -> Any:
+    configurable = config.get("configurable") or {}
+    runtime = configurable.get("__pregel_runtime")
+    if runtime is None or not hasattr(runtime, "override"):
+        return config
+    behind = runtime.override(stream_writer=gated(runtime.stream_writer))
+    return {**config, "configurable": {**configurable, "__pregel_runtime": behind}}
+
+
+def bubbles_up(error: BaseException) -> bool:
+    """Whether `error` is how the graph itself is told something (an interrupt, a bad answer to one), not a failure."""
+    is_invalid_resume = getattr(graph_errors, "is_invalid_resume", None)
+    return isinstance(error, GraphBubbleUp) or bool(is_invalid_resume is not None and is_invalid_resume(error))

@@ -153,7 +153,7 @@ class GuardedChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return await self._turn(messages, stop, kwargs).whole(messages)
+        return await (await self._begun(messages, stop, kwargs)).whole(messages)
 
     def _generate(
         self,
@@ -162,12 +162,24 @@ class GuardedChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return sync.run(self._turn(messages, stop, kwargs).whole(messages))
+        return sync.run(self._agenerate(messages, stop, None, **kwargs))
 
-    def _guarded(
+    async def _guarded(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
-        return self._turn(messages, stop, kwargs).streamed(messages)
+        turn = await self._begun(messages, stop, kwargs)
+        async with aclosing(turn.streamed(messages)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def _begun(self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]) -> Turn:
+        """The turn, with those of the tools bound to the model whose descriptions may be read; within an agent the
+        middleware has seen to that."""
+        tools, seam = kwargs.get("tools"), self.seam
+        if self.loop is None and isinstance(tools, list | tuple):
+            policy = await seam.checker.policy_for(seam.agent)
+            kwargs = {**kwargs, "tools": await seam.descriptions.offered(tools, policy, seam.agent)}
+        return self._turn(messages, stop, kwargs)
 
 
 def guard_model(

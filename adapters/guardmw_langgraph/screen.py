@@ -89,17 +89,17 @@ def with_text(message: BaseMessage, text: str) -> BaseMessage:
 def redacted(message: BaseMessage, redactions: Sequence[Redaction]) -> BaseMessage:
     """`message` with `redactions`, whose positions count in `text_of(message)`, carried out where they belong."""
     if isinstance(message.content, str):
-        return message.model_copy(update={"content": _cut(message.content, 0, redactions)})
+        return message.model_copy(update={"content": cut(message.content, 0, redactions)})
     content: list[Any] = list(message.content)
     start = 0
     for place, text in _texts(message):
-        changed = _cut(text, start, redactions)
+        changed = cut(text, start, redactions)
         content[place] = changed if isinstance(content[place], str) else {**content[place], "text": changed}
         start += len(text) + 1
     return message.model_copy(update={"content": content})
 
 
-def _cut(text: str, start: int, redactions: Sequence[Redaction]) -> str:
+def cut(text: str, start: int, redactions: Sequence[Redaction]) -> str:
     """`text`, which begins at `start`, redacted; a redaction that began before it only takes away."""
     for redaction in reversed(redactions):
         left, right = redaction.span[0] - start, redaction.span[1] - start

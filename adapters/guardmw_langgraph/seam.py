@@ -19,6 +19,7 @@ from guardmw.policy.schema import Policy
 from guardmw.traces.record import Recorder
 from guardmw.types import Check, Decision, Message, ToolCall
 from guardmw_langgraph.callmarks import MARK, CallMark, CallVerdict, mark_of
+from guardmw_langgraph.descriptions import Descriptions
 from guardmw_langgraph.held import redacted, rendered
 from guardmw_langgraph.history import CallHistory, Past
 from guardmw_langgraph.internals import running_agent
@@ -44,6 +45,7 @@ class Seam:
         self.checker = Checker(policy, guard=guard, recorder=recorder)
         self.screen = Screen(self.checker)
         self.history = CallHistory()
+        self.descriptions = Descriptions(self.checker)
         self._agent = agent
         self._answers: dict[str, None] = {}
 

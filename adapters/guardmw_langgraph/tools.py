@@ -21,8 +21,11 @@ from guardmw_langgraph import sync
 from guardmw_langgraph.batch import Batches, Settled
 from guardmw_langgraph.callmarks import MARK, not_made
 from guardmw_langgraph.internals import running_task
-from guardmw_langgraph.results import judged_result, refusal
+from guardmw_langgraph.rejected import refused_tool
+from guardmw_langgraph.results import Results, refusal
 from guardmw_langgraph.seam import PolicySource, Seam
+from guardmw_langgraph.watched import arun_watched, run_watched, shaped
+from guardmw_langgraph.watched import is_guarded as is_guarded
 
 _NOT_ARGUMENTS = frozenset({"config", "run_manager", "runtime"})
 
@@ -34,6 +37,7 @@ class _Running:
     """One run of a guarded tool; `settled` when its call was decided with the others of its message."""
 
     settled: Settled | None
+    results: Results
 
 
 _running: ContextVar[_Running | None] = ContextVar("guardmw_running", default=None)
@@ -66,11 +70,6 @@ def guard_tools(
     return [_guarded(tool, _Guarding(seam, batches)) for tool in originals]
 
 
-def is_guarded(tool: Any) -> bool:
-    """Whether `tool` was made by `guard_tools`."""
-    return isinstance(tool, BaseTool) and getattr(type(tool), "_guardmw_guarded", False)
-
-
 @dataclass(frozen=True)
 class _Guarding:
     seam: Seam
@@ -79,9 +78,10 @@ class _Guarding:
     async def settled(self, tool: BaseTool, call_id: str | None) -> Settled | ToolMessage | None:
         """What becomes of the call with that id in the message of the graph that is running, or what stands in the
         place of its result; None when there is no such message."""
+        refused = await refused_tool(self.seam, tool, call_id or "")
         task = running_task()
-        if task is None or not call_id:
-            return None
+        if refused is not None or task is None or not call_id:
+            return refused
         policy = await self.seam.checker.policy_for(self.seam.agent)
         if task.messages is None and _minds_order(policy):
             text = refusal(f"{tool.name!r} was not called", policy.id, NO_MESSAGES)
@@ -104,11 +104,12 @@ class _Guarding:
             return kwargs, refusal(what, policy.id, judged.decision.why, judged.instead)
         return kwargs if judged.kept == call else {**kwargs, **json.loads(judged.kept.arguments)}, ""
 
-    async def passed(self, tool: BaseTool, call: ToolCall, result: Any) -> Any:
-        if tool.response_format == "content_and_artifact" and isinstance(result, tuple) and len(result) == 2:
-            content = await judged_result(self.seam, call, result[0])
-            return content, result[1] if content is result[0] else None
-        return await judged_result(self.seam, call, result)
+    def results(self, call: ToolCall) -> Results:
+        """What judges the results of `call`: those of the run it belongs to."""
+        running = _running.get()
+        results = Results(self.seam, call) if running is None else running.results
+        results.call = call
+        return results
 
 
 def _minds_order(policy: Policy) -> bool:
@@ -136,10 +137,11 @@ def _settled_arun(cls: type[BaseTool], guarding: _Guarding) -> Callable[..., Awa
     async def arun(self: BaseTool, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
         settled = await guarding.settled(self, kwargs.get("tool_call_id"))
         if isinstance(settled, ToolMessage):
-            return settled
-        token = _running.set(_Running(settled))
+            return _unmade(settled, kwargs)
+        running = _Running(settled, Results(guarding.seam, ToolCall(self.name)))
+        token = _running.set(running)
         try:
-            return _noted(settled, await cls.arun(self, _input(settled, tool_input), *args, **kwargs))
+            return _noted(running, await cls.arun(self, _input(settled, tool_input), *args, **kwargs))
         finally:
             _running.reset(token)
 
@@ -150,12 +152,13 @@ def _settled_run(cls: type[BaseTool], guarding: _Guarding) -> Callable[..., Any]
     @functools.wraps(cls.run)
     def run(self: BaseTool, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
         call_id = kwargs.get("tool_call_id")
-        settled = sync.run(guarding.settled(self, call_id)) if call_id else None
+        settled = sync.run(guarding.settled(self, call_id))
         if isinstance(settled, ToolMessage):
-            return settled
-        token = _running.set(_Running(settled))
+            return _unmade(settled, kwargs)
+        running = _Running(settled, Results(guarding.seam, ToolCall(self.name)))
+        token = _running.set(running)
         try:
-            return _noted(settled, cls.run(self, _input(settled, tool_input), *args, **kwargs))
+            return _noted(running, cls.run(self, _input(settled, tool_input), *args, **kwargs))
         finally:
             _running.reset(token)
 
@@ -176,13 +179,13 @@ def _guarded_arun(cls: type[BaseTool], guarding: _Guarding) -> Callable[..., Awa
     async def _arun(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
         arguments, refused = await guarding.admitted(self, args, kwargs)
         if refused:
-            return _shaped(self, refused)
+            return shaped(self, refused)
         token = _inside.set(id(self))
         try:
-            result = await cls._arun(self, *args, **arguments)
+            results = guarding.results(_call(self, args, arguments))
+            return await arun_watched(self, results, functools.partial(cls._arun, self, *args), arguments)
         finally:
             _inside.reset(token)
-        return await guarding.passed(self, _call(self, args, arguments), result)
 
     return _arun
 
@@ -194,16 +197,25 @@ def _guarded_run(cls: type[BaseTool], guarding: _Guarding) -> Callable[..., Any]
             return cls._run(self, *args, **kwargs)
         arguments, refused = sync.run(guarding.admitted(self, args, kwargs))
         if refused:
-            return _shaped(self, refused)
-        result = cls._run(self, *args, **arguments)
-        return sync.run(guarding.passed(self, _call(self, args, arguments), result))
+            return shaped(self, refused)
+        results = guarding.results(_call(self, args, arguments))
+        return run_watched(self, results, functools.partial(cls._run, self, *args), arguments)
 
     return _run
 
 
-def _noted(settled: Settled | None, result: Any) -> Any:
-    """`result` with what the call took of the run's risk budget, so that it can be read from the state."""
-    if settled is None or not isinstance(result, ToolMessage):
+def _unmade(answer: ToolMessage, kwargs: Any) -> Any:
+    """What a call gives back that isn't made: `answer`, or its text for a caller that gave the call no id."""
+    return answer if kwargs.get("tool_call_id") else answer.content
+
+
+def _noted(running: _Running, result: Any) -> Any:
+    """`result` with what was withheld of it, and what the call took of the run's risk budget, so that both can be
+    read from the state."""
+    if not isinstance(result, ToolMessage):
+        return result
+    result, settled = running.results.marked(result), running.settled
+    if settled is None:
         return result
     mark = {**result.response_metadata.get(MARK, {}), "risk": 0.0 if settled.mark.approval else settled.mark.risk}
     return result.model_copy(update={"response_metadata": {**result.response_metadata, MARK: mark}})
@@ -218,7 +230,3 @@ def _call(tool: BaseTool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tool
     if args:
         arguments["input"] = args[0] if len(args) == 1 else list(args)
     return ToolCall(tool.name, json.dumps(arguments, ensure_ascii=False, default=str))
-
-
-def _shaped(tool: BaseTool, text: str) -> Any:
-    return (text, None) if tool.response_format == "content_and_artifact" else text

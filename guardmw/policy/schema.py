@@ -18,6 +18,7 @@ from guardmw.policy.toolschema import Argument as Argument
 from guardmw.policy.toolschema import Identifier, Model, Regex
 from guardmw.policy.toolschema import JsonSchema as JsonSchema
 from guardmw.policy.toolschema import OnBlock as OnBlock
+from guardmw.policy.toolschema import Results as Results
 from guardmw.policy.toolschema import SequenceRule as SequenceRule
 from guardmw.policy.toolschema import ToolRule as ToolRule
 from guardmw.policy.toolschema import Tools as Tools

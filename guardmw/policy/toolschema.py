@@ -119,12 +119,30 @@ class SequenceRule(Model):
         return self
 
 
+class Results(Model):
+    """What the agent reads of results that it may not read as they are.
+
+    `blocked` is what takes a blocked result's place: a `refusal` with the reason, a `summary` that also says what kind
+    of content it was and how much, or the `clean_parts` that may pass, judged again after the cut. Of text beyond
+    `max_chars` (None: no limit) the rest is left out (`cut`), or all of it is withheld (`block`). `media` are images,
+    audio, files and binary data, which nobody judges."""
+
+    blocked: Literal["summary", "clean_parts", "refusal"] = "summary"
+    max_chars: int | None = Field(200_000, ge=1)
+    longer: Literal["cut", "block"] = "cut"
+    media: Literal["pass", "drop", "block"] = "pass"
+
+
 class Tools(Model):
     """Rules over tool calls. `on_block` says what a refused call does to the run; `risk_budget` is the sum of
-    P(unsafe) that the allowed calls of one run may reach before a person is asked (None: no limit)."""
+    P(unsafe) that the allowed calls of one run may reach before a person is asked (None: no limit). `descriptions`
+    says what is done about a tool whose description may not pass: the model isn't offered it (`leave_out`), the run is
+    refused (`refuse`), or it is recorded only (`flag`)."""
 
     default: Literal["allow", "check", "ask", "deny"] = "check"
     rules: tuple[ToolRule, ...] = ()
     sequences: tuple[SequenceRule, ...] = ()
     risk_budget: float | None = Field(None, gt=0)
     on_block: OnBlock = "tell"
+    results: Results = Results()
+    descriptions: Literal["leave_out", "refuse", "flag"] = "leave_out"
