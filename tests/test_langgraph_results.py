@@ -342,3 +342,16 @@ async def test_what_offends_only_together_goes_together() -> None:
     text = "All is well here. It has a first half. It has a second half. All ends well here."
     kept = await without_offence(text, offends, "[x]")
     assert kept is None or not await offends(kept.text)
+
+
+@pytest.mark.parametrize("guarded_tools", [False, True])
+async def test_results_are_judged_in_the_light_of_what_the_user_said(guarded_tools: bool) -> None:
+    guard = FakeGuard(FORBIDDEN)
+    model = ScriptedChatModel([[{**call("fetch", what="plain"), "id": "1"}], "Done."])
+    if guarded_tools:
+        agent: Any = create_agent(model, guard_tools(TOOLS, policy(), guard=guard))
+    else:
+        agent = create_agent(model, TOOLS, middleware=[GuardMiddleware(policy(), guard=guard)])
+    await agent.ainvoke({"messages": [("user", "What is a hat?")]})
+    (check,) = [check for check in guard.checks if check.content == RESULTS["plain"]]
+    assert [message.content for message in check.conversation if message.role == "user"] == ["What is a hat?"]

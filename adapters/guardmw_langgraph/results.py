@@ -12,10 +12,12 @@ from langgraph.types import Command
 
 from guardmw.policy.outcome import RuleOutcome
 from guardmw.policy.schema import Policy
-from guardmw.types import Check, Decision, Origin, ToolCall
+from guardmw.types import Check, Decision, Message, Origin, ToolCall
 from guardmw_langgraph.callmarks import MARK
 from guardmw_langgraph.contents import Reading, read
 from guardmw_langgraph.cutting import without_offence
+from guardmw_langgraph.internals import running_task
+from guardmw_langgraph.screen import conversation
 from guardmw_langgraph.seam import Seam
 from guardmw_langgraph.windowed import judged
 
@@ -36,7 +38,7 @@ class Results:
 
     def __init__(self, seam: Seam, call: ToolCall, *, ours: bool = False) -> None:
         self.seam, self.call = seam, call
-        self._ours = ours
+        self._ours, self._said = ours, _said()
         self._failed = False
         self._passed: dict[str, bool] = {}  # the texts that may be read, and whether they say only what was withheld
         self._error = ""
@@ -126,7 +128,9 @@ class Results:
 
     async def _shown(self, reading: Reading, policy: Policy, origin: Origin) -> tuple[Any, bool]:
         """The content that may be read, and whether nothing of the original is in it."""
-        check = Check("tool_result", reading.text, self.seam.agent, calls=(self.call,), origin=origin)
+        check = Check(
+            "tool_result", reading.text, self.seam.agent, conversation=self._said, calls=(self.call,), origin=origin
+        )
         verdict = await judged(self.seam.checker, policy, check, _too_much(reading, policy))
         if not verdict.offends:
             return reading.content(verdict.redacted), False
@@ -161,6 +165,12 @@ class Results:
         what = "what went wrong in" if origin == "error" else "the result of"
         told = f" ({reading.described()})" if policy.tools.results.blocked != "refusal" else ""
         return refusal(f"{what} {self.call.name!r} is not shown{told}", policy.id, decision.why)
+
+
+def _said() -> tuple[Message, ...]:
+    """The conversation that the tool is called in: what a result may ask for hangs on what the user wanted."""
+    task = running_task()
+    return conversation(task.messages or []) if task is not None else ()
 
 
 def _limited(reading: Reading, policy: Policy) -> Reading:
