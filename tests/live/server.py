@@ -11,7 +11,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from tiny_guard.build import ROOT, VLLM_PYTHON
 READY = VLLM_PYTHON.parent.parent / ".ready"
 LOGS = ROOT / "out" / "live"
 START_S, STOP_S, ANSWER_S = 900, 60, 60
+CACHE_GIB = "1"
+"""Four servers share the machine, and their models are small."""
 
 TIMEOUT_S = 1800
 """Covers what the first of these tests waits for: training the tiny guard, starting the server."""
@@ -79,41 +81,55 @@ def _answer(body: bytes) -> dict[str, Any]:
 
 
 @contextmanager
-def serving(*commands: tuple[Path, *tuple[str, ...]]) -> Iterator[list[LiveServer]]:
-    """`guardmw guard serve` for each of `commands` (model folder, options), started side by side, ended when left."""
-    with ExitStack() as stack:
-        processes = [(stack.enter_context(_process(*command)), command[0]) for command in commands]
-        yield [_started(process, folder) for process, folder in processes]
+def starting(*commands: tuple[Path, *tuple[str, ...]]) -> Iterator[list[Starting]]:
+    """`guardmw guard serve` for each of `commands` (model folder, options), all at once; ended when left."""
+    servers: list[Starting] = []
+    try:
+        for folder, *options in commands:
+            servers.append(Starting(folder, _process(folder, *options)))
+        yield servers
+    finally:
+        for each in servers:
+            each.process.send_signal(signal.SIGTERM)
+        for each in servers:
+            each.end()
 
 
-@contextmanager
-def _process(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+@dataclass(frozen=True)
+class Starting:
+    """A server that may not be ready yet."""
+
+    folder: Path
+    process: subprocess.Popen[str]
+
+    def ready(self) -> LiveServer:
+        """Waits for it; may be called once."""
+        assert self.process.stdout is not None
+        lines = []
+        for line in self.process.stdout:
+            lines.append(line)
+            if line == "}\n":
+                told = json.loads("".join(lines))
+                return LiveServer(told["guard"], told["url"], told["model"], self.folder, self.process.pid)
+        _, complaint = self.process.communicate(timeout=STOP_S)
+        raise AssertionError(f"`guardmw guard serve` exited {self.process.returncode}:\n{complaint}")
+
+    def end(self) -> None:
+        with self.process:
+            try:
+                self.process.communicate(timeout=STOP_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+
+
+def _process(folder: Path, *options: str) -> subprocess.Popen[str]:
     LOGS.mkdir(parents=True, exist_ok=True)
     port = str(free_port())
     command = [str(Path(sys.executable).with_name("guardmw")), "guard", "serve", "--json", "--model", str(folder)]
     command += ["--port", port, "--python", str(VLLM_PYTHON), "--timeout", str(START_S)]
-    command += ["--log", str(LOGS / f"{folder.name}-{port}.log"), *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.communicate(timeout=STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def _started(process: subprocess.Popen[str], folder: Path) -> LiveServer:
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if line == "}\n":
-            told = json.loads("".join(lines))
-            return LiveServer(told["guard"], told["url"], told["model"], folder, process.pid)
-    _, complaint = process.communicate(timeout=STOP_S)
-    raise AssertionError(f"`guardmw guard serve` exited {process.returncode}:\n{complaint}")
+    command += ["--log", str(LOGS / f"{folder.name}-{port}.log"), *options]
+    env = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": CACHE_GIB}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
 
 def free_port() -> int:

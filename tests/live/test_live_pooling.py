@@ -95,10 +95,20 @@ def test_the_served_encoder_computes_what_the_exported_weights_say(pooling_serve
         servers.close()
 
 
-async def test_another_encoder_than_the_head_s_is_refused(pooling_servers: tuple[LiveServer, ...]) -> None:
+async def test_a_server_of_another_kind_is_refused(pooling_servers: tuple[LiveServer, ...]) -> None:
     guard = await asyncio.to_thread(resolve_guard, f"embedded:{pooling_servers[0].url}")
     try:
-        with pytest.raises(GuardConfigError, match=r"does not serve the guard's model.*guardmw guard export"):
+        with pytest.raises(GuardConfigError, match=r"refuses the guard's request.*guardmw guard export"):
             await guard.check(Check("output", TEXTS[0]), SUPPORT)
     finally:
         await guard.aclose()
+
+
+def test_another_encoder_than_the_head_s_is_refused(pooling_servers: tuple[LiveServer, ...]) -> None:
+    _, encoder = pooling_servers
+    servers = StateServers(encoder.spec.removeprefix("embedded:"), "guardmw-encoder-of-another-head", 384)
+    try:
+        with pytest.raises(GuardConfigError, match=r"does not serve the guard's model.*guardmw guard export"):
+            servers.states([[101, 102]])
+    finally:
+        servers.close()
