@@ -16,6 +16,7 @@ from guardmw.commands._output import COULD_NOT_RUN, complain
 from guardmw.commands.check import check
 from guardmw.commands.demo import demo
 from guardmw.commands.doctor import doctor
+from guardmw.commands.eval import evaluate
 from guardmw.commands.guard import guard_app
 from guardmw.commands.policy import policy_app
 from guardmw.commands.train import train_app
@@ -48,6 +49,7 @@ app = typer.Typer(
 app.command()(check)
 app.command()(demo)
 app.command()(doctor)
+app.command("eval")(evaluate)
 app.add_typer(policy_app, name="policy")
 app.add_typer(guard_app, name="guard")
 app.add_typer(train_app, name="train")

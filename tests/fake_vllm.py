@@ -25,7 +25,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer(503 if "--deaf" in sys.argv else 200)
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        print("asked", body["model"], body["structured_outputs"], self.headers.get("Authorization"), flush=True)
+        print("asked", body["model"], body.get("structured_outputs"), self.headers.get("Authorization"), flush=True)
         self.answer(400 if "--refuse" in sys.argv else 200)
         if option("--end"):
             threading.Timer(0.2, os._exit, [int(option("--end"))]).start()

@@ -35,6 +35,10 @@ ASIDE: dict[str, tuple[str, ...]] = {
         "guardmw.errors", "guardmw.types", "guardmw.policy", "guardmw.guard", "guardmw_langgraph.scripted"
     ),
     "guardmw.train": ("guardmw.errors", "guardmw.types", "guardmw.policy", "guardmw.guard", "guardmw.traces"),
+    "guardmw.evaluation": (
+        "guardmw.errors", "guardmw.types", "guardmw.policy", "guardmw.guard", "guardmw.stream.window",
+        "guardmw.train.dataset",
+    ),
     "guardmw.dashboard": ("guardmw.errors", "guardmw.types", "guardmw.policy", "guardmw.guard", "guardmw.traces"),
 }  # fmt: skip
 ENTRY_POINTS = ("guardmw.cli", "guardmw.commands", "guardmw.__main__")
@@ -52,6 +56,7 @@ AT_HOME: dict[str, tuple[str, ...]] = {
     "guardmw.commands": ("typer", "rich"),
     "guardmw.commands.demo": ("langchain", "langchain_core", "langgraph"),
     "guardmw.train": HEAVY,
+    "guardmw.evaluation": ("numpy",),
 }
 
 PUBLIC_NAMES = {
@@ -152,6 +157,8 @@ def test_a_wrong_way_would_be_seen() -> None:
     assert not may_import("guardmw.checker", "guardmw.stream.gate")
     assert not may_import("guardmw.stream.gate", "guardmw_langgraph")
     assert not may_import("guardmw.train.dataset", "guardmw.checker")
+    assert not may_import("guardmw.evaluation.judging", "guardmw.checker")
+    assert not may_import("guardmw.evaluation.judging", "guardmw.train.head")
     assert not may_import("guardmw_langgraph.model", "guardmw.cli")
     assert not may_import("guardmw.policy.load", "guardmw")
     assert may_import("guardmw_langgraph.model", "guardmw.stream.gate")

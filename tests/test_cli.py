@@ -49,7 +49,7 @@ def test_an_unknown_command_could_not_run() -> None:
     [
         (["check", "x", "--policy", "nowhere.yaml"], "nowhere.yaml"),
         (["check", "x", "--guard", "vllm:localhost"], "no URL of a server"),
-        (["check", "x", "--guard", "magic"], "Guards known: embedded, detectors"),
+        (["check", "x", "--guard", "magic"], "Guards known: embedded, embedded:URL, detectors"),
     ],
 )
 def test_an_error_is_one_line_on_stderr(arguments: list[str], complaint: str) -> None:

@@ -28,7 +28,7 @@ def test_a_guard_passes_through() -> None:
 
 @pytest.mark.parametrize("name", ["", "Embedded", "embedded ", "llama"])
 def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
-    with pytest.raises(GuardConfigError, match="embedded, detectors"):
+    with pytest.raises(GuardConfigError, match="embedded, embedded:URL, detectors"):
         resolve_guard(name)
 
 

@@ -19,16 +19,11 @@ if TYPE_CHECKING:
     from guardmw.guard.serve import Build, ServeOptions
     from guardmw.guard.server_process import ServerProcess
 
-guard_app = typer.Typer(name="guard", help="Serve a guard model.", no_args_is_help=True)
+guard_app = typer.Typer(name="guard", help="Serve a guard model, or write one for serving.", no_args_is_help=True)
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
 OK = 200
 LOOPBACK = ("127.", "localhost", "::1")
-
-
-@guard_app.callback()
-def guard() -> None:
-    """Serve a guard model."""
 
 
 @guard_app.command()
@@ -62,6 +57,29 @@ def serve(
         not no_lora, tuple(lora or ()), tuple(extra or ()),
     )  # fmt: skip
     raise typer.Exit(_serve(options, log, timeout, as_json))
+
+
+@guard_app.command()
+def export(
+    out: Annotated[Path, typer.Option(help="A new folder for the model.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="Folder of weights by `guardmw train embedded`; else the bundled ones.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
+) -> None:
+    """Write the embedded guard's encoder as a model folder, which `guardmw guard serve --model` serves on vLLM.
+
+    The client is then the guard `embedded:URL`: it sends token ids and scores what comes back with its own head.
+    """
+    from guardmw.commands._output import print_json
+    from guardmw.guard.embedded import bundled_weights
+    from guardmw.guard.export import export_encoder
+
+    version = export_encoder(weights or bundled_weights(), out)
+    if as_json:
+        print_json({"model": str(out), "version": version})
+    else:
+        sys.stdout.write(f"wrote {printable(str(out))}: the encoder of embedded guard {version}\n")
 
 
 def _serve(options: ServeOptions, log: Path | None, timeout_s: float, as_json: bool) -> int:
@@ -136,7 +154,7 @@ def _await(server: ServerProcess, options: ServeOptions, timeout_s: float) -> fl
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from guardmw.guard.serve import first_check
+    from guardmw.guard.served import first_check
 
     columns = (SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
@@ -145,10 +163,12 @@ def _await(server: ServerProcess, options: ServeOptions, timeout_s: float) -> fl
         began = time.monotonic()
         server.wait_ready(timeout_s)
         progress.update(task, description="a first check")
-        status = server.ask(f"{options.url}/chat/completions", first_check(options), timeout_s)
+        path, body = first_check(options.kind, options.model_name)
+        status = server.ask(f"{options.root}{path}", body, timeout_s)
     if status != OK:
         complain(
-            f"the model refused a first check (HTTP {status}); if it is no chat model, name its family to the client"
+            f"the model refused a first check (HTTP {status}) as a {options.kind} model gets it; when it is a "
+            "classifier, add `-- --runner pooling`, else name its family to the client"
         )
     return time.monotonic() - began
 

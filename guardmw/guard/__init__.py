@@ -7,7 +7,7 @@ from guardmw.guard.base import Guard
 
 __all__ = ["Guard", "resolve_guard"]
 
-KNOWN_GUARDS = ("embedded", "detectors", "vllm", "vllm:URL", "cascade", "cascade:URL")
+KNOWN_GUARDS = ("embedded", "embedded:URL", "detectors", "vllm", "vllm:URL", "cascade", "cascade:URL")
 """Names that `resolve_guard` understands."""
 
 _MEMBERS = ("check", "aclose", "name", "version")
@@ -16,7 +16,8 @@ _MEMBERS = ("check", "aclose", "name", "version")
 def resolve_guard(guard: Guard | str) -> Guard:
     """The guard that `guard` names; a guard itself passes through.
 
-    ``embedded`` is the small model that ships in the package, ``detectors`` judges by detectors and rules alone.
+    ``embedded`` is the small model that ships in the package, ``embedded:URL`` the same with its encoder on vLLM
+    servers, see `guardmw.guard.remote`. ``detectors`` judges by detectors and rules alone.
     ``vllm:URL[,URL…][?option=…]`` is a guard model on vLLM servers, see `guardmw.guard.spec`. ``cascade:URL…`` asks the
     embedded guard first and that one where it isn't sure. ``vllm`` and ``cascade`` alone take the URL from
     ``GUARDMW_GUARD_URL``, or the server on this machine's port 8000.
@@ -36,6 +37,10 @@ def _named(name: str) -> Guard:
 
         return DetectorsOnlyGuard()
     kind, colon, spec = name.partition(":")
+    if kind == "embedded":
+        from guardmw.guard.spec import encoder_at
+
+        return encoder_at(spec)
     if kind == "vllm":
         from guardmw.guard.spec import guard_at, url_from_environment
 

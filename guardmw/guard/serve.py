@@ -13,14 +13,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import quote
 
 from guardmw.errors import GuardConfigError
-from guardmw.guard.prompt import VERDICT_PREFILL, guard_prompt, system_text
+from guardmw.guard.prompt import system_text
+from guardmw.guard.served import Kind, client_options, kind_of, model_limit, served_name
 from guardmw.policy.load import load_policies
-from guardmw.policy.schema import Category, Policy
-from guardmw.types import SURFACES, Check
+from guardmw.types import SURFACES
 
 __all__ = [
     "Build",
@@ -99,28 +99,36 @@ class ServeOptions:
 
     @property
     def model_name(self) -> str:
-        """The name that clients ask for: a folder's own name, a hub id as it is."""
-        return Path(self.model).resolve().name if Path(self.model).is_dir() else self.model
+        """The name that clients ask for."""
+        return served_name(self.model)
+
+    @property
+    def kind(self) -> Kind:
+        return kind_of(self.model, self.extra)
 
     @property
     def url(self) -> str:
         """Where a client on this machine finds the server's API."""
-        return f"{self._root}/v1"
+        return f"{self.root}/v1"
 
     @property
     def health_url(self) -> str:
         """Answers 200 when the server is ready."""
-        return f"{self._root}/health"
+        return f"{self.root}/health"
 
     @property
-    def _root(self) -> str:
+    def root(self) -> str:
+        """The server's base URL."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{ANY_HOST.get(self.host, host)}:{self.port}"
 
 
 def client_spec(options: ServeOptions) -> str:
-    """The guard's name in a configuration: ``vllm:http://127.0.0.1:8000/v1?model=...``."""
-    return f"vllm:{options.url}?model={quote(options.model_name, safe='/')}"
+    """The guard's name in a configuration: ``vllm:http://127.0.0.1:8000/v1?model=...``, or ``embedded:…``."""
+    if options.kind == "encoder":
+        return f"embedded:{options.root}"
+    name = quote(options.model_name, safe="/")
+    return f"vllm:{options.url}?model={name}{client_options(options.model, options.kind)}"
 
 
 def find_build(python: str, gpu: bool | None = None) -> Build:
@@ -168,6 +176,8 @@ def preflight(options: ServeOptions) -> None:
         wrong = "holds no config.json, so it is no model" if folder.is_dir() else "does not exist"
         raise GuardConfigError(f"the model folder {options.model} {wrong}; name a folder as saved by transformers, "
                                "or the id of a model on the hub (owner/name)")  # fmt: skip
+    if options.loras and options.kind != "chat":
+        raise GuardConfigError(f"--lora: {options.model} is a {options.kind}; adapters are for guards that generate")
     for lora in options.loras:
         name, _, path = lora.partition("=")
         if not name or not (Path(path) / "adapter_config.json").is_file():
@@ -192,14 +202,15 @@ def _check_port(host: str, port: int) -> None:
             ) from error
 
 
-def max_length(options: ServeOptions) -> int:
+def max_length(options: ServeOptions) -> int | None:
     """Tokens of prompt and answer to serve: as asked, or enough for the longest policy, at most what the model takes.
 
-    Raises PolicyError when a policy can't be loaded, and GuardConfigError when one is too long for the model.
+    A model on the pooling runner reads no policy: it gets its own length, None when that isn't known. Raises
+    PolicyError when a policy can't be loaded, and GuardConfigError when one is too long for the model.
     """
-    limit = _model_limit(options.model)
-    if options.max_model_len is not None:
-        return options.max_model_len
+    limit = model_limit(options.model)
+    if options.max_model_len is not None or options.kind != "chat":
+        return options.max_model_len or limit
     needed = _policy_tokens(options.policies)
     if limit is not None and needed + LENGTH_STEP > limit:
         raise GuardConfigError(
@@ -216,54 +227,44 @@ def _policy_tokens(paths: Sequence[str]) -> int:
     return max(lengths, default=0) // CHARS_PER_TOKEN
 
 
-def _model_limit(model: str) -> int | None:
-    try:
-        config = json.loads((Path(model).expanduser() / "config.json").read_text())
-    except (OSError, ValueError):
-        return None
-    limit = config.get("max_position_embeddings") if isinstance(config, dict) else None
-    return limit if isinstance(limit, int) else None
-
-
-def first_check(options: ServeOptions) -> dict[str, Any]:
-    """A request like a check's. vLLM sets up its grammars at the first one: no real check should wait for that."""
-    policy = Policy(
-        id="first", categories=(Category(id="any", title="Anything", unsafe_when="The text says anything."),)
-    )
-    return {
-        "model": options.model_name,
-        "messages": guard_prompt(Check("output", "Hello."), policy).messages(VERDICT_PREFILL),
-        "add_generation_prompt": False,
-        "continue_final_message": True,
-        "max_tokens": 1,
-        "logprobs": True,
-        "structured_outputs": {"choice": ["safe", "unsafe"]},
-    }
-
-
 def command_line(options: ServeOptions, build: Build) -> list[str]:
     """The program to run, ready for `subprocess`; see `max_length` for what it raises."""
     # `vllm serve` looks for a distribution called vllm and fails in the CPU build; this entry point works in both.
     command = [build.python, "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", str(Path(options.model).expanduser()), "--served-model-name", options.model_name]
-    command += ["--host", options.host, "--port", str(options.port), "--max-model-len", str(max_length(options))]
-    command += ["--enable-prefix-caching", "--enable-prompt-tokens-details", "--max-logprobs", str(MAX_LOGPROBS)]
-    # The model's own sampling defaults would bend the probabilities that verdicts are read from.
-    command += ["--generation-config", "vllm", "--scheduling-policy", "priority", "--disable-uvicorn-access-log"]
-    if options.lora:
-        command += ["--enable-lora", "--max-lora-rank", str(MAX_LORA_RANK), "--max-loras", str(MAX_LORAS)]
-    if options.loras:
-        command += ["--lora-modules", *options.loras]
-    if build.device == "cpu":
-        command += ["--dtype", "bfloat16", "--block-size", str(CPU_BLOCK_TOKENS)]
+    command += ["--host", options.host, "--port", str(options.port)]
+    command += ["--scheduling-policy", "priority", "--disable-uvicorn-access-log"]
+    length = max_length(options)
+    command += ["--max-model-len", str(length)] if length is not None else []
+    command += _generating(options, build) if options.kind == "chat" else _pooling(options, build)
     return [*command, *options.extra]
+
+
+def _generating(options: ServeOptions, build: Build) -> list[str]:
+    flags = ["--enable-prefix-caching", "--enable-prompt-tokens-details", "--max-logprobs", str(MAX_LOGPROBS)]
+    # The model's own sampling defaults would bend the probabilities that verdicts are read from.
+    flags += ["--generation-config", "vllm"]
+    if options.lora:
+        flags += ["--enable-lora", "--max-lora-rank", str(MAX_LORA_RANK), "--max-loras", str(MAX_LORAS)]
+    if options.loras:
+        flags += ["--lora-modules", *options.loras]
+    if build.device == "cpu":
+        flags += ["--dtype", "bfloat16", "--block-size", str(CPU_BLOCK_TOKENS)]
+    return flags
+
+
+def _pooling(options: ServeOptions, build: Build) -> list[str]:
+    """Such models are small, and their numbers are compared with thresholds as they are: no bits are saved on a CPU."""
+    flags = ["--runner", "pooling", *(["--dtype", "float32"] if build.device == "cpu" else [])]
+    # One server gives vectors of whole texts or of tokens, and without a word the former.
+    return [*flags, "--pooler-config.task", "token_embed"] if options.kind == "encoder" else flags
 
 
 def environment(options: ServeOptions, build: Build, base: dict[str, str] | None = None) -> dict[str, str]:
     """Environment variables for the server: `base` (None: this process's own), which wins, and what vLLM needs."""
     own = dict(os.environ if base is None else base)
     ours: dict[str, str] = {"VLLM_NO_USAGE_STATS": "1"}
-    if options.lora:
+    if options.lora and options.kind == "chat":
         ours["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
     if build.device == "cpu":
         ours["VLLM_CPU_KVCACHE_SPACE"] = str(_cpu_cache_gib())

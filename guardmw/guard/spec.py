@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -11,9 +12,10 @@ from guardmw.errors import GuardConfigError
 from guardmw.guard.calibration import Calibration
 
 if TYPE_CHECKING:
+    from guardmw.guard.remote import RemoteEmbeddedGuard
     from guardmw.guard.vllm import VllmGuard
 
-__all__ = ["API_KEY_VARIABLE", "FORM", "LOCAL_URL", "URL_VARIABLE", "guard_at", "url_from_environment"]
+__all__ = ["API_KEY_VARIABLE", "FORM", "LOCAL_URL", "URL_VARIABLE", "encoder_at", "guard_at", "url_from_environment"]
 
 URL_VARIABLE = "GUARDMW_GUARD_URL"
 """Where the guards ``vllm`` and ``cascade`` find their server: URLs and options, as behind ``vllm:``."""
@@ -21,6 +23,7 @@ LOCAL_URL = "http://127.0.0.1:8000"
 """Where `guardmw guard serve` listens unless told otherwise."""
 API_KEY_VARIABLE = "GUARDMW_GUARD_API_KEY"
 FORM = "vllm:http://host:8000[,http://other:8000][?model=…&family=…&explain=never|uncertain|always]"
+ENCODER_FORM = "embedded:http://host:8000[,http://other:8000][?weights=FOLDER]"
 
 OPTIONS = ("model", "family", "explain", "tenant", "api_key", "priority", "temperature", "bias", "labels")
 """What may stand behind the question mark, and ``map.LABEL=category,…`` for guards with labels of their own."""
@@ -33,19 +36,41 @@ def guard_at(spec: str) -> VllmGuard:
     """
     from guardmw.guard.vllm import VllmGuard
 
-    urls, _, query = spec.partition("?")
-    try:
-        given = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
-    except ValueError as error:
-        raise GuardConfigError(f"the guard's options can't be read; write {FORM}") from error
+    urls, given = _parted(spec, FORM)
     options = _options(given)
     options.setdefault("api_key", os.environ.get(API_KEY_VARIABLE))
     return VllmGuard(urls, **options)
 
 
+def encoder_at(spec: str) -> RemoteEmbeddedGuard:
+    """The embedded guard whose encoder is served at `spec` (what stands behind ``embedded:``).
+
+    Raises GuardConfigError as `guard_at` does.
+    """
+    from guardmw.guard.remote import RemoteEmbeddedGuard
+
+    urls, given = _parted(spec, ENCODER_FORM)
+    unknown = [key for key, _ in given if key not in ("weights", "api_key")]
+    if unknown or len(dict(given)) < len(given):
+        raise GuardConfigError(f"the embedded guard's options are weights and api_key, each once. Form: {ENCODER_FORM}")
+    options = {key: _filled(key, value) for key, value in given}
+    weights = Path(options["weights"]).expanduser() if "weights" in options else None
+    key = options.get("api_key", os.environ.get(API_KEY_VARIABLE))
+    return RemoteEmbeddedGuard(urls, weights=weights, api_key=key)
+
+
 def url_from_environment() -> str:
     """What `URL_VARIABLE` holds, `LOCAL_URL` when that is nothing."""
     return os.environ.get(URL_VARIABLE, "").strip().removeprefix("vllm:") or LOCAL_URL
+
+
+def _parted(spec: str, form: str) -> tuple[str, list[tuple[str, str]]]:
+    """URLs and options."""
+    urls, _, query = spec.partition("?")
+    try:
+        return urls, parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
+    except ValueError as error:
+        raise GuardConfigError(f"the guard's options can't be read; write {form}") from error
 
 
 def _options(given: list[tuple[str, str]]) -> dict[str, Any]:

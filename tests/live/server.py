@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,21 +21,34 @@ import pytest
 from tiny_guard.build import ROOT, VLLM_PYTHON
 
 READY = VLLM_PYTHON.parent.parent / ".ready"
-LOG = ROOT / "out" / "live" / "vllm.log"
+LOGS = ROOT / "out" / "live"
 START_S, STOP_S, ANSWER_S = 900, 60, 60
 
-LIVE_VLLM = [pytest.mark.live("vllm"), pytest.mark.timeout(1800)]
-"""The timeout covers what the first of these tests waits for: training the tiny guard, starting the server."""
+TIMEOUT_S = 1800
+"""Covers what the first of these tests waits for: training the tiny guard, starting the server."""
+
+
+def live_vllm(part: str = "vllm") -> list[pytest.MarkDecorator]:
+    """The marks of live tests; `part` is their name in `.ci/run`, which begins with ``vllm``."""
+    return [pytest.mark.live(part), pytest.mark.timeout(TIMEOUT_S)]
 
 
 @dataclass(frozen=True)
 class LiveServer:
-    """`spec` names the guard in a configuration (``vllm:http://...``), `url` is its API (ends in /v1)."""
+    """`spec` names the guard in a configuration (``vllm:http://...``), `url` is its API (ends in /v1), `pid` that of
+    `guardmw guard serve`."""
 
     spec: str
     url: str
     model: str
     folder: Path
+    pid: int
+
+    def kill(self) -> None:
+        """End vLLM at once, as a crash or the kernel would; `guardmw guard serve` exits after it."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        for child in map(int, children):
+            os.killpg(child, signal.SIGKILL)
 
     def post(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """(status, answer) for `body` sent to `path` below the API's url."""
@@ -65,15 +79,23 @@ def _answer(body: bytes) -> dict[str, Any]:
 
 
 @contextmanager
-def tiny_guard_server(folder: Path, *arguments: str) -> Iterator[LiveServer]:
-    """`guardmw guard serve` with the model in `folder`, ended when left."""
-    LOG.parent.mkdir(parents=True, exist_ok=True)
+def serving(*commands: tuple[Path, *tuple[str, ...]]) -> Iterator[list[LiveServer]]:
+    """`guardmw guard serve` for each of `commands` (model folder, options), started side by side, ended when left."""
+    with ExitStack() as stack:
+        processes = [(stack.enter_context(_process(*command)), command[0]) for command in commands]
+        yield [_started(process, folder) for process, folder in processes]
+
+
+@contextmanager
+def _process(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    LOGS.mkdir(parents=True, exist_ok=True)
+    port = str(free_port())
     command = [str(Path(sys.executable).with_name("guardmw")), "guard", "serve", "--json", "--model", str(folder)]
-    command += ["--port", str(free_port()), "--python", str(VLLM_PYTHON), "--max-model-len", "8192"]
-    command += ["--log", str(LOG), "--timeout", str(START_S), *arguments]
+    command += ["--port", port, "--python", str(VLLM_PYTHON), "--timeout", str(START_S)]
+    command += ["--log", str(LOGS / f"{folder.name}-{port}.log"), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
-            yield _started(process, folder)
+            yield process
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -89,7 +111,7 @@ def _started(process: subprocess.Popen[str], folder: Path) -> LiveServer:
         lines.append(line)
         if line == "}\n":
             told = json.loads("".join(lines))
-            return LiveServer(told["guard"], told["url"], told["model"], folder)
+            return LiveServer(told["guard"], told["url"], told["model"], folder, process.pid)
     _, complaint = process.communicate(timeout=STOP_S)
     raise AssertionError(f"`guardmw guard serve` exited {process.returncode}:\n{complaint}")
 

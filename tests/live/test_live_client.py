@@ -12,10 +12,10 @@ from guardmw.guard import resolve_guard
 from guardmw.guard.vllm import VllmGuard
 from guardmw.policy.schema import Limits, Policy
 from guardmw.types import Check, Verdict
-from live.server import LIVE_VLLM, LiveServer
+from live.server import LiveServer, live_vllm
 from tiny_guard.examples import tiny_policy
 
-pytestmark = LIVE_VLLM
+pytestmark = live_vllm()
 
 # Nothing here measures speed, and the machine may be busy.
 POLICY = Policy(id="tiny", categories=tiny_policy().categories, limits=Limits(deadline_ms=60_000))

@@ -14,10 +14,10 @@ import pytest
 from guardmw.guard.prompt import CATEGORY_PREFILL, VERDICT_PREFILL, guard_prompt
 from guardmw.policy.schema import Policy
 from guardmw.types import Check, Message
-from live.server import LIVE_VLLM, LiveServer
+from live.server import LiveServer, live_vllm
 from tiny_guard.examples import Text, Writer, tiny_policy
 
-pytestmark = LIVE_VLLM
+pytestmark = live_vllm()
 
 POLICY: Policy = tiny_policy()
 TEXTS = 40

@@ -1,0 +1,62 @@
+"""What a loader gives: rows with their lines, taxonomies that came along, and everything that was wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+from pydantic import ValidationError
+
+from guardmw.train.dataset import Row, Taxonomy
+
+__all__ = ["Loaded", "Loader", "Numbered", "Problem", "first_problem"]
+
+SHOWN_CHARS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that keeps a row, or with `whole_file` the rest of a file, from being judged. `line` counts from 1."""
+
+    file: str
+    line: int | None
+    what: str
+    whole_file: bool = False
+
+    def __str__(self) -> str:
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{place}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """A row and the line it stands on, counted from 1 (in files that have no lines: its place among the records)."""
+
+    line: int
+    row: Row
+
+
+@dataclass(slots=True)
+class Loaded:
+    """What was read from one path. `taxonomies` are those that the format brings itself; `left_out` counts, by reason,
+    what the format leaves aside by its own rules (a text without a label, say), which is nothing wrong."""
+
+    rows: list[Numbered] = field(default_factory=list)
+    taxonomies: dict[str, Taxonomy] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+Loader: TypeAlias = Callable[[Path], Loaded]
+"""Reads one path. Never raises over what the path holds: that is a `Problem`, with its line."""
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing pydantic objects to, with the value when it is a short one; never a row's text."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    given = f", not {first['input']!r:.{SHOWN_CHARS}}" if first["type"] == "literal_error" else ""
+    return f"{where}: {first['msg']}{given}" if where else f"{first['msg']}{given}"
