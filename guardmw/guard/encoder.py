@@ -36,6 +36,7 @@ __all__ = [
     "Window",
     "Windows",
     "load_model",
+    "sequence",
     "sha256",
 ]
 
@@ -127,19 +128,20 @@ class TextEncoder:
         """Reads ``[CLS] content [SEP]``, and ``context [SEP]`` behind it where there is one."""
         import numpy as np
 
-        read = [self.sequence(window) for window in windows]
+        read = [sequence(window, self.words) for window in windows]
         ids = np.full((len(windows), max(map(len, read))), self.words.pad, dtype=np.int64)
         attended, judged = np.zeros_like(ids), np.zeros(ids.shape, dtype=np.float32)
-        for row, (window, sequence) in enumerate(zip(windows, read, strict=True)):
-            ids[row, : len(sequence)] = sequence
-            attended[row, : len(sequence)] = 1
+        for row, (window, pieces) in enumerate(zip(windows, read, strict=True)):
+            ids[row, : len(pieces)] = pieces
+            attended[row, : len(pieces)] = 1
             judged[row, 1 : len(window.content) + 1] = 1
         return Encoded(self._session.run(None, {"input_ids": ids, "attention_mask": attended})[0], judged)
 
-    def sequence(self, window: Window) -> list[int]:
-        """What the encoder reads for `window`."""
-        behind = [*window.context, self.words.end] if window.context else []
-        return [self.words.start, *window.content, self.words.end, *behind]
+
+def sequence(window: Window, words: WordPiece) -> list[int]:
+    """The piece ids that the encoder reads for `window`."""
+    behind = [*window.context, words.end] if window.context else []
+    return [words.start, *window.content, words.end, *behind]
 
 
 class Model:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from guardmw.guard.encoder import Window
+from guardmw.guard.encoder import Window, sequence
 from guardmw.guard.wordpiece import WordPiece
 from guardmw.train.corpus import Corpus, window_of
 from guardmw.train.head import Head, unit_mean
@@ -190,12 +190,11 @@ class Tuner:
 
 def padded(windows: Sequence[Window], words: WordPiece) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Ids, attention mask and mask of what is judged, windows by pieces, as `TextEncoder.encode` reads them."""
-    behind = [[*window.context, words.end] if window.context else [] for window in windows]
-    read = [[words.start, *window.content, words.end, *tail] for window, tail in zip(windows, behind, strict=True)]
+    read = [sequence(window, words) for window in windows]
     ids = torch.full((len(read), max(map(len, read))), words.pad, dtype=torch.long)
     judged = torch.zeros(ids.shape)
-    for row, (window, sequence) in enumerate(zip(windows, read, strict=True)):
-        ids[row, : len(sequence)] = torch.tensor(sequence)
+    for row, (window, pieces) in enumerate(zip(windows, read, strict=True)):
+        ids[row, : len(pieces)] = torch.tensor(pieces)
         judged[row, 1 : len(window.content) + 1] = 1
     return ids, (torch.arange(ids.shape[1]) < torch.tensor(list(map(len, read)))[:, None]).long(), judged
 
