@@ -23,7 +23,7 @@ from guardmw.types import SURFACES
 __all__ = ["BENIGN", "Corpus", "Example", "everyday", "read_example", "sample", "window_of"]
 
 BENIGN = "benign_"
-SHARES = {WRITTEN: 4.0, BENIGN: 2.0}
+SHARES = {WRITTEN: 3.0, BENIGN: 2.0}
 """How much more often texts of these sources are drawn than the square root of their number says."""
 CONTENT, CONTEXT, STREAMED = 126, 32, 62
 """Word pieces of content, of what it answers, and of a stream's window."""

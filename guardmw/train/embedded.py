@@ -45,8 +45,8 @@ Progress = Callable[[int, int, float], None]
 @dataclass(frozen=True)
 class Settings:
     """`data` holds ``train/``, ``dev/`` and ``taxonomies.json``; `encoder` is a hub id or a folder; `limit` bounds the
-    rows of each source; `false_positives` is the share of any benign source's dev texts that may reach 0.5 under any
-    of `policies` (files or ids; none given: the bundled ones), which fixes the calibration's bias. A run that was cut
+    rows of each source; `false_positives` is the share of benign dev texts, every source weighing alike, that may
+    reach 0.5 under any one of `policies` (files or ids; none given: the bundled ones); it fixes the calibration's bias. A run that was cut
     off goes on from the checkpoint in `out`, unless its settings were others."""
 
     data: Path
@@ -55,7 +55,7 @@ class Settings:
     version: str
     tuning: Tuning
     limit: int = 4000
-    false_positives: float = 0.02
+    false_positives: float = 0.03
     policies: tuple[str, ...] = ()
 
     @property

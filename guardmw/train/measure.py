@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,18 +67,16 @@ def score(
 
 
 def calibrate(scores: Scores, dev: Corpus, false_positives: float) -> Calibration:
-    """The calibration with which at most `false_positives` of the examples of any benign source reach 0.5 under any
-    policy, and of those the one whose probabilities fit the labels best.
+    """The calibration with which at most `false_positives` of the benign examples, every benign source weighing alike,
+    reach 0.5 under any one policy, and of those the one whose probabilities fit the labels best.
 
     `scores` are those of the examples of `dev`. The fit is the least cross-entropy, both answers weighing alike.
     """
-    limits = [
-        np.quantile(logits[scores.sources == source], 1 - false_positives, method="higher")
-        for logits in scores.highest.values()
-        for source in _common(scores)
-        if source.startswith(BENIGN)
-    ]
-    bias = -float(max(limits))
+    counts = Counter(scores.sources.tolist())
+    common = [source for source in counts if source.startswith(BENIGN) and counts[source] >= FEWEST]
+    benign = np.isin(scores.sources, common)
+    weights = np.array([1 / counts[source] for source in scores.sources[benign].tolist()])
+    bias = -max(_exceeded_by(logits[benign], weights, false_positives) for logits in scores.highest.values())
     labels = dev.labels[[example.kind for example in dev.examples]]
     yes, no = scores.pairs[labels == YES], scores.pairs[labels == NO]
 
@@ -111,6 +110,8 @@ def shift_by_quantisation(exact: Vectors, quantised: Vectors, calibration: Calib
     return {"mean": round(float(moved.mean()), 5), "max": round(float(moved.max()), 5)}
 
 
-def _common(scores: Scores) -> list[str]:
-    sources, counts = np.unique(scores.sources, return_counts=True)
-    return [str(source) for source, count in zip(sources, counts, strict=True) if count >= FEWEST]
+def _exceeded_by(logits: Vectors, weights: NDArray[np.float64], share: float) -> float:
+    """The lowest of `logits` that at most `share` of them, by weight, exceed."""
+    order = np.argsort(-logits)
+    above = np.cumsum(weights[order]) - weights[order]
+    return float(logits[order][above <= share * weights.sum()][-1])

@@ -28,6 +28,8 @@ __all__ = ["Tuner", "Tuning", "padded"]
 
 HARDEST = 4
 """How many of a text's highest wrong categories weigh as much as all its others: what users feel is the maximum."""
+CONFUSED = 0.25
+"""What a harmful text's highest wrong categories weigh beside a harmless one's."""
 ELSEWHERE = 0.15
 """Policies judge the same words on every surface: a text is sometimes met where its source never had it."""
 PRECEDENT_SHARE, NAMELESS_SHARE = 0.4, 0.08
@@ -207,11 +209,13 @@ def loss_of(logits: torch.Tensor, harm: torch.Tensor, labels: torch.Tensor, unsa
     losses = nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none") * known
     yes, no = (labels == YES).float(), (labels == NO).float()
     rows = (losses * yes).sum(1) / yes.sum(1).clamp(min=1) + (losses * no).sum(1) / no.sum(1).clamp(min=1)
-    rows = rows + (losses * no).topk(min(HARDEST, losses.shape[1]), dim=1).values.mean(1)
+    # To flag a harmful text under one category too many costs little; to flag a harmless one costs a user.
+    hardest = (losses * no).topk(min(HARDEST, losses.shape[1]), dim=1).values.mean(1)
+    rows = rows + torch.where(unsafe > 0, CONFUSED * hardest, hardest)
     # An unsafe text falls under some category, even where its label doesn't say which: the likeliest learns from it.
     likeliest = logits.masked_fill(labels == NO, -torch.inf).amax(1)
     found = (labels != NO).any(1) & (unsafe > 0)
-    rows = rows + torch.where(found, nn.functional.softplus(-likeliest), 0.0)
+    rows = rows + torch.where(found, 1.5 * nn.functional.softplus(-likeliest), 0.0)
     return (rows + 0.3 * nn.functional.binary_cross_entropy_with_logits(harm, unsafe, reduction="none")).mean()
 
 
