@@ -16,16 +16,20 @@ from guardmw.guard.base import Guard, Preparing
 from guardmw.guard.cache import VerdictCache
 from guardmw.guard.resilience import GuardRunner
 from guardmw.judgement import Evidence, decide
+from guardmw.policy.automaton import automaton_for, state_after
 from guardmw.policy.detectors import Match, detectors_for
 from guardmw.policy.load import as_policy_set
 from guardmw.policy.match import PolicySet
+from guardmw.policy.outcome import RuleOutcome
 from guardmw.policy.schema import Policy
-from guardmw.policy.tools import decide_call
 from guardmw.telemetry.record import CheckSpan
 from guardmw.traces.record import Recorder
-from guardmw.types import SURFACES, Check, Decision, Verdict
+from guardmw.types import SURFACES, Action, Approval, Check, Decision, Verdict
 
 logger = logging.getLogger("guardmw.checker")
+
+PERSON = "person"
+"""Who a decision's verdict is by when a person gave it."""
 
 RELOAD_INTERVAL_S = 1.0
 """How often policy files are looked at for changes, at most."""
@@ -76,20 +80,23 @@ class Checker:
         *,
         policy: Policy | None = None,
         matches: Sequence[Match] | None = None,
+        rule: RuleOutcome | None = None,
+        risk_spent: float = 0.0,
         parent: Context | None = None,
     ) -> Decision:
         """Decides one check and records the decision.
 
-        `policy` and `matches` (what detectors found in the new part of a stream) are worked out when not given;
-        `parent` is the trace context (None: the current one). Raises UnknownAgentError when no policy fits; a failing
-        guard never raises: the policy's `on_guard_error` decides.
+        `policy`, `matches` (what detectors found in the new part of a stream) and `rule` (what the rules say to a
+        tool call, the last of `check.calls`, after those before it) are worked out when not given. `risk_spent` is
+        what the run's earlier calls took of its risk budget; `parent` the trace context (None: the current one).
+        Raises UnknownAgentError when no policy fits; a failing guard never raises: `on_guard_error` decides.
         """
         policy = policy or await self.policy_for(check.agent)
         check = replace(check, policy=policy.ref)
         span = CheckSpan.start(check, policy, self.guard.name, parent)
         try:
             with span.current():  # the guard's own spans and trace headers belong under it
-                decision = await self._decide(check, policy, matches)
+                decision = await self._decide(check, policy, self._evidence(check, policy, matches, rule, risk_spent))
         except BaseException:
             span.cancel()
             raise
@@ -102,11 +109,32 @@ class Checker:
         for guard in self._owned:
             await guard.aclose()
 
-    async def _decide(self, check: Check, policy: Policy, matches: Sequence[Match] | None) -> Decision:
+    def answered(self, check: Check, approval: Approval, policy: Policy, why: str) -> Decision:
+        """Records what a person said to a tool call that the policy asked about."""
+        check = replace(check, policy=policy.ref)
+        span = CheckSpan.start(check, policy, PERSON)
+        action: Action = "allow" if approval in ("approve", "edit") else "block"
+        decision = Decision(check, Verdict(guard=PERSON), action, why, policy.mode, approval=approval)
+        span.end(decision)
+        self._record(decision)
+        return decision
+
+    def _evidence(
+        self,
+        check: Check,
+        policy: Policy,
+        matches: Sequence[Match] | None,
+        rule: RuleOutcome | None,
+        risk_spent: float,
+    ) -> Evidence:
         if matches is None:
             matches = detectors_for(policy, check.surface).scan(check.content).matches
-        rule = decide_call(policy.tools, check.calls[-1], check.calls[:-1]) if _is_call(check) else None
-        evidence = Evidence(matches, rule)
+        if rule is None and check.surface == "tool_call" and check.calls:
+            automaton = automaton_for(policy)
+            rule = automaton.decide(state_after(automaton, check.calls[:-1]), check.calls[-1])
+        return Evidence(matches, rule, risk_spent)
+
+    async def _decide(self, check: Check, policy: Policy, evidence: Evidence) -> Decision:
         if evidence.needs_no_guard or not _has_questions(check, policy):
             return decide(check, policy, evidence, None)
         return decide(check, policy, evidence, await self._ask(check, policy))
@@ -170,10 +198,6 @@ class Checker:
             self._recorder.record(decision)
         except Exception:
             logger.exception("the recorder failed; the decision on check %s stands", decision.check.id)
-
-
-def _is_call(check: Check) -> bool:
-    return check.surface == "tool_call" and bool(check.calls)
 
 
 def _has_questions(check: Check, policy: Policy) -> bool:

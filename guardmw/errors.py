@@ -12,7 +12,9 @@ GuardmwError
 │   ├── GuardContextError  the text can't be brought into the guard's context, not even in windows
 │   └── GuardOverloadedError  no place for the check within its deadline
 ├── BlockedError           raised to callers who asked for an exception instead of a replacement text
+├── ApprovalError          a person's answer about a tool call can't be used; the same request can be answered again
 ├── TelemetryError         telemetry can't be set up: the SDK is missing, or it is set up already
+├── PoisonedToolError      a tool's description may not pass, and the policy refuses to run with it
 └── UnguardedError         text came from a model that the guard never saw: loud, never silent
 """
 
@@ -21,6 +23,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "ApprovalError",
     "BlockedError",
     "GuardAnswerError",
     "GuardConfigError",
@@ -31,6 +34,7 @@ __all__ = [
     "GuardServerError",
     "GuardTimeoutError",
     "GuardmwError",
+    "PoisonedToolError",
     "PolicyError",
     "TelemetryError",
     "UnguardedError",
@@ -144,8 +148,27 @@ class BlockedError(GuardmwError):
     """Text was blocked, and the caller asked for an exception instead of the replacement message."""
 
 
+class ApprovalError(GuardmwError, ValueError):
+    """A person's answer about tool calls can't be used: `problem` says what is wrong, `mend` what to do about it."""
+
+    def __init__(self, problem: str, mend: str) -> None:
+        self.problem, self.mend = problem, mend
+        super().__init__(f"the answer about tool calls can't be used: {problem}; {mend}")
+
+
 class TelemetryError(GuardmwError):
     """Telemetry can't be set up: the OpenTelemetry SDK is missing, or the process has set it up already."""
+
+
+class PoisonedToolError(GuardmwError):
+    """The description of `tool` may not pass, and the policy says ``descriptions: refuse``."""
+
+    def __init__(self, tool: str, policy: str, why: str) -> None:
+        self.tool = tool
+        super().__init__(
+            f"the policy {policy!r} refuses to run with the tool {tool!r}, because of its description: {why}. Take the "
+            "tool away, or write `descriptions: leave_out` under `tools` to go on without it"
+        )
 
 
 class UnguardedError(GuardmwError):

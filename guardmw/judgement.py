@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import assert_never
 
 from guardmw.policy.detectors import Match, redactions
+from guardmw.policy.outcome import RuleOutcome
 from guardmw.policy.schema import Policy
-from guardmw.policy.tools import RuleOutcome
 from guardmw.types import Action, Check, Decision, Finding, Redaction, Verdict, merge_redactions, most_severe
 
 
@@ -22,10 +22,12 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is certain about a check before any guard is asked."""
+    """What is certain about a check before any guard is asked. `risk_spent` is the sum of P(unsafe) of the calls that
+    the run was allowed before this one."""
 
     matches: Sequence[Match] = ()
     rule: RuleOutcome | None = None
+    risk_spent: float = 0.0
 
     @property
     def reasons(self) -> list[Reason]:
@@ -52,7 +54,12 @@ class Evidence:
 def decide(check: Check, policy: Policy, evidence: Evidence, verdict: Verdict | None) -> Decision:
     """The decision on `check`; `verdict` is None when no guard was asked."""
     verdict = verdict or Verdict()
-    reasons = [*evidence.reasons, *_guard_reasons(verdict, policy), *_failure_reasons(check, policy, verdict)]
+    reasons = [
+        *evidence.reasons,
+        *_guard_reasons(verdict, policy),
+        *_failure_reasons(check, policy, verdict),
+        *_budget_reasons(check, policy, verdict, evidence.risk_spent),
+    ]
     action = most_severe(*(reason.action for reason in reasons))
     why = "; ".join(reason.why for reason in reasons if reason.action == action and action != "allow")
     return Decision(
@@ -62,7 +69,16 @@ def decide(check: Check, policy: Policy, evidence: Evidence, verdict: Verdict | 
         why or "nothing found",
         policy.mode,
         merge_redactions([*redactions(evidence.matches), *_guard_redactions(check, policy, verdict)]),
+        ends_run=action == "block" and _ends_run(check, policy, evidence.rule),
     )
+
+
+def _ends_run(check: Check, policy: Policy, rule: RuleOutcome | None) -> bool:
+    """Whether refusing this call ends the run: as the rule that denied it says, else as the policy does."""
+    if check.surface != "tool_call":
+        return False
+    denied = rule is not None and rule.action == "deny"
+    return (rule.on_block if rule is not None and denied else policy.tools.on_block) == "terminate"
 
 
 def _with(evidence: Evidence, verdict: Verdict) -> Verdict:
@@ -101,6 +117,16 @@ def _failure_reasons(check: Check, policy: Policy, verdict: Verdict) -> Iterator
         answer = policy.on_guard_error.on(check.surface)
         action: Action = "allow" if answer == "allow" else "block"
         yield Reason(action, f"the guard failed ({verdict.error}); on_guard_error says {answer}")
+
+
+def _budget_reasons(check: Check, policy: Policy, verdict: Verdict, spent: float) -> Iterator[Reason]:
+    """Once the allowed calls of a run would cost more than its budget, a person is asked."""
+    budget = policy.tools.risk_budget
+    if check.surface != "tool_call" or budget is None:
+        return
+    risk = verdict.risk
+    if spent + risk > budget:
+        yield Reason("ask", f"the risk budget of this run is spent: {spent:.2f} + {risk:.2f} > {budget:g}")
 
 
 def _guard_redactions(check: Check, policy: Policy, verdict: Verdict) -> Iterator[Redaction]:

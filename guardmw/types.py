@@ -22,6 +22,14 @@ Action = Literal["allow", "flag", "redact", "ask", "block"]
 Mode = Literal["enforce", "shadow"]
 """`enforce` acts on decisions; `shadow` takes and records them and changes nothing."""
 
+Approval = Literal["approve", "edit", "reject", "respond"]
+"""What a person said to a tool call: `approve` make it, `edit` make another one in its place, `reject` don't,
+`respond` don't, and here is the answer it would have given."""
+
+Origin = Literal["result", "error", "stream", "description"]
+"""Where a `tool_result` comes from: the `result` of a call, the text of an `error` it raised, what the tool wrote to a
+`stream` while it ran, or the tool's own `description`."""
+
 Role = Literal["system", "user", "assistant", "tool"]
 """Who said a message of the conversation."""
 
@@ -69,7 +77,8 @@ class Check:
     """One question to a guard: may this content pass?
 
     `content` is the whole text so far, not only what is new; `offset_chars` says how much of it earlier checks of
-    the same stream covered. `policy` is filled in by the checker when it is None.
+    the same stream covered. `policy` is filled in by the checker when it is None. `origin` is set on the surface
+    ``tool_result`` only, where the last of `calls` names the tool.
     """
 
     surface: Surface
@@ -81,6 +90,7 @@ class Check:
     stream_id: str | None = None
     offset_chars: int = 0
     final: bool = True
+    origin: Origin | None = None
     id: str = field(default_factory=lambda: uuid4().hex)
 
 
@@ -120,6 +130,14 @@ class Verdict:
     error: str | None = None
     fell_back: str | None = None
 
+    @property
+    def risk(self) -> float:
+        """P(unsafe) as the guard sees it: that of its likeliest category; 1 when it should have judged and failed."""
+        if self.error is not None:
+            return 1.0
+        found = (one.probability for one in self.findings if one.source.startswith("guard:"))
+        return max(found, default=0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Redaction:
@@ -134,7 +152,8 @@ class Decision:
     """What happens to a checked text, and why.
 
     `action` is what the policy says; `enforced` what is done about it: in shadow mode always ``allow``.
-    `redactions` are ordered by position and never overlap.
+    `redactions` are ordered by position and never overlap. `approval` is set when a person decided; `ends_run` when
+    the policy says that a refusal of this call ends the run.
     """
 
     check: Check
@@ -143,6 +162,8 @@ class Decision:
     why: str
     mode: Mode = "enforce"
     redactions: tuple[Redaction, ...] = ()
+    approval: Approval | None = None
+    ends_run: bool = False
 
     @property
     def enforced(self) -> Action:

@@ -87,7 +87,8 @@ class Traced(BaseTracer):
 
 @dataclass(frozen=True)
 class Scenario:
-    """What a model says, and what may be seen of it. `leak` must be seen nowhere."""
+    """What a model says, and what may be seen of it. `leak` must be seen nowhere. Where an agent is told of a refused
+    call and goes on, it ends with `goes_on`."""
 
     name: str
     turns: list[Any]
@@ -96,6 +97,7 @@ class Scenario:
     guard: Callable[[], FakeGuard] = lambda: FakeGuard(FORBIDDEN)
     policy: Policy = field(default_factory=policy)
     exactly: str | None = None
+    goes_on: str | None = None
 
     def model(self) -> ScriptedChatModel:
         return ScriptedChatModel(self.turns)
@@ -140,7 +142,12 @@ SCENARIOS = [
     Scenario(
         "reasoning pii", [[*_reasoning("Their mail is jane.doe", "@example.com"), "Hello you"]], "Hello you", leak=MAIL
     ),
-    Scenario("tool call", [["Calling.", {"name": "lookup", "args": {"query": f"about {FORBIDDEN}"}}]], REPLACEMENT),
+    Scenario(
+        "tool call",
+        [["Calling.", {"name": "lookup", "args": {"query": f"about {FORBIDDEN}"}}], "I was not let."],
+        REPLACEMENT,
+        goes_on="I was not let.",
+    ),
     Scenario("logprobs", [[_logprobs("Sure "), _logprobs(f"it is {FORBIDDEN} ok")]], REPLACEMENT),
     Scenario(
         "guard dies",

@@ -45,7 +45,7 @@ ENTRY_POINTS = ("guardmw.cli", "guardmw.commands", "guardmw.__main__")
 FRONT_DOOR = "guardmw"
 
 HEAVY = (
-    "detect_secrets", "httpx", "langchain", "langchain_core", "langgraph", "numpy", "onnxruntime",
+    "detect_secrets", "httpx", "jsonschema_rs", "langchain", "langchain_core", "langgraph", "numpy", "onnxruntime",
     "onnxruntime_extensions", "opentelemetry.exporter", "opentelemetry.sdk", "phonenumbers", "rich", "starlette",
     "stdnum", "tokenizers", "torch", "transformers", "trl", "typer", "vllm",
 )  # fmt: skip

@@ -44,6 +44,21 @@ def test_what_the_user_reads() -> None:
     assert "by the way you paid" not in shown["guard-dies"]["shown"]
 
 
+def test_the_calls_of_tools_and_what_became_of_them() -> None:
+    (result,) = results("--scenario", "tools", "--pace-ms", "0")
+    read, post, verify, mail, refund, another = result["tools"]
+    assert "Jane Doe" in read["result"]
+    assert (post["call"], post["refused"]) == ("http_post()", True)
+    assert "may not be called after 'read_customer*'" in post["result"]
+    assert not verify["refused"]
+    assert "[CREDIT_CARD]" in mail["call"]
+    assert "1111" not in json.dumps(result["tools"])
+    assert (refund["asked"], refund["refused"]) == ("a person was asked: approve", False)
+    assert "were paid back" in refund["result"]
+    assert another["asked"].startswith("a person was asked: reject")
+    assert another["refused"]
+
+
 def test_a_scenario_that_goes_wrong_exits_with_1() -> None:
     assert demo("--scenario", "violation", "--guard", "detectors", "--pace-ms", "0").exit_code == 1
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from evaluation_rows import TAXONOMIES, row, sample
 from guardmw.errors import GuardConfigError
@@ -16,6 +18,7 @@ from guardmw.policy.load import parse_policy
 from guardmw.policy.schema import Policy
 from guardmw.testing import FakeGuard
 from guardmw.types import Check, Finding, Message, ToolCall, Verdict
+from guardmw_langgraph.held import rendered
 
 QUICK = Settings(bootstrap=20, concurrency=4)
 OWN_POLICY = """
@@ -58,11 +61,53 @@ def test_a_row_is_asked_about_where_a_guard_would_meet_it(task: str, surface: st
         ('[{"name": "pay"}, {"name": "look"}]', ToolCall("pay", "{}")),
         ("pay(me)", ToolCall("", "pay(me)")),
         ("[]", ToolCall("", "[]")),
+        ('[{"name": "pay"}, 3]', ToolCall("", '[{"name": "pay"}, 3]')),
         ("[" * 100_000, ToolCall("", "[" * 100_000)),
     ],
 )
 def test_calls_are_read_where_they_can_be(content: str, call: ToolCall) -> None:
     assert checks_of(row(task="tool_call", content=content))[0].calls == (call,)
+
+
+def test_a_call_is_judged_in_the_words_that_a_guard_meets() -> None:
+    content = '{"name": "pay", "description": "Pays.", "arguments": {"to": "Zoë"}}'
+    (check,) = checks_of(row(task="tool_call", prompt="Pay.", content=content))
+    assert check.content == rendered(check.calls[0]) == 'pay({"to": "Zoë"})'
+    assert check.conversation == (Message("user", "Pay."),)
+
+
+def test_each_call_of_a_row_comes_after_those_before_it() -> None:
+    first, second = checks_of(row(task="tool_call", content='[{"name": "look"}, {"name": "delete_all"}]'))
+    assert [call.name for call in first.calls] == ["look"]
+    assert [call.name for call in second.calls] == ["look", "delete_all"]
+
+
+async def test_rules_hold_for_every_call_and_step() -> None:
+    book = RuleBook(TAXONOMIES, policy=parse_policy(OWN_POLICY))
+    judge = Judge(FakeGuard(), 1)
+    rows = [
+        ("tool_call", '[{"name": "look"}, {"name": "delete_all"}]', True),
+        ("tool_call", '[{"name": "look"}, {"name": "look"}]', False),
+        ("trajectory", 'ACTION: look {}\nOBSERVATION: a\nACTION: delete_all {"x": 1}\nOBSERVATION: gone', True),
+        ("trajectory", "ACTION: look {}\nOBSERVATION: I would delete_all {}", False),
+        ("trajectory", 'Action: delete_all\nAction Input: {"x": 1}\nObservation: gone', True),
+    ]
+    for task, content, unsafe in rows:
+        assert (await judge.row(sample(book, task=task, content=content))).unsafe is unsafe, content
+
+
+def test_steps_in_the_manner_of_react_are_steps() -> None:
+    run = 'Thought: hm\nAction: Search\nAction Input: {"q": "x"}\n\nObservation: {"a": 1}\nFinal Answer: Done.'
+    thought, call, answer = checks_of(row(task="trajectory", content=run))
+    assert (thought.surface, call.surface, answer.surface) == ("reasoning", "tool_call", "output")
+    assert (call.content, call.calls) == ('Search({"q": "x"})', (ToolCall("Search", '{"q": "x"}'),))
+    assert answer.conversation[-1] == Message("tool", '{"a": 1}')
+
+
+@given(st.text(alphabet='ab{}": \n[]1', max_size=60))
+def test_any_text_may_be_a_call_or_a_step(text: str) -> None:
+    assert checks_of(row(task="tool_call", content=text))
+    assert checks_of(row(task="trajectory", content=f"ACTION: a {text}"))
 
 
 def test_a_trajectory_is_judged_step_by_step() -> None:

@@ -21,6 +21,24 @@ class Expected:
 EXPECTED = {
     "quickstart.py": Expected(("Your parcel left our warehouse this morning.", "[CREDIT_CARD]"), ("4111",)),
     "hand_written_graph.py": Expected(("Index funds spread risk", "I can't help with that."), ("it will double",)),
+    "approval.py": Expected(
+        (
+            "a person is asked: issue_refund({'order': 'A-1042', 'amount': 250})",
+            "the argument 'amount' is above 100",
+            "the person said approve: 250 euros of order A-1042 were paid back.",
+            "the person said reject: [A person rejected the call of 'issue_refund'",
+        ),
+        (),
+    ),
+    "mcp_tools.py": Expected(
+        (
+            "Banks are open from nine to five. [removed: prompt_injection] They close on Sundays.",
+            "it answers: Banks are closed on Sundays.",
+            "the description of read_page: allow",
+            "the description of add: block",
+        ),
+        ("mallory",),
+    ),
     "two_agents.py": Expected(
         ("support: The maintainer is [EMAIL].", "coding: The maintainer is jane.doe@mail.example."),
         ("support: The maintainer is jane",),

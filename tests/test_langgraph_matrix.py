@@ -92,9 +92,10 @@ async def test_nobody_hears_what_was_withheld(build: Any, how: str) -> None:
         try:
             assert_unheard(scenario.leak, yielded, world)
             final = graph.get_state(world.config).values["messages"][-1]
-            assert said(final).endswith(scenario.ends_with)
+            goes_on = scenario.goes_on if build in (agent, nested) else None
+            assert said(final).endswith(goes_on or scenario.ends_with)
             assert scenario.exactly is None or said(final) == scenario.exactly
-            assert model.calls == 1
+            assert model.calls == (2 if goes_on else 1)
             assert final.response_metadata["guardmw"]["policy"] == "test"
         except Exception as error:
             error.add_note(f"scenario: {scenario.name}")

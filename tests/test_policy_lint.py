@@ -72,7 +72,6 @@ def test_a_clean_policy_gets_no_advice() -> None:
         (CLEAN + "on_guard_error: {output: allow}", "on_guard_error.output", "passes unchecked", "warning"),
         (CLEAN + "streaming: {mode: pass}", "streaming.mode", "before its verdict", "warning"),
         (CLEAN + "mode: shadow", "mode", "enforces none", "warning"),
-        (CLEAN + "tools: {risk_budget: 2}", "tools.risk_budget", "not enforced yet", "warning"),
         (CLEAN + "tools: {rules: [{tool: 'a*'}, {tool: ab, action: deny}]}", "tools.rules.1", "never reached", "error"),
         (
             CLEAN + "tools: {rules: [{tool: a, action: deny, args: {x: {one_of: [1]}}}]}",
@@ -92,6 +91,42 @@ def test_a_clean_policy_gets_no_advice() -> None:
             "tools.rules.0.args.x.minimum",
             "no value passes",
             "error",
+        ),
+        (
+            CLEAN + "tools: {rules: [{tool: a, args: {x: {schema: {}}}}]}",
+            "tools.rules.0.args.x.schema",
+            "an empty schema",
+            "warning",
+        ),
+        (
+            CLEAN + "tools: {rules: [{tool: a, args: {x: {schema: {maximum: 3}}}}]}",
+            "tools.rules.0.args.x.schema.maximum",
+            "add `type: number`",
+            "warning",
+        ),
+        (
+            CLEAN + "tools: {rules: [{tool: a, schema: {required: [x], properties: {x: {minLength: 3}}}}]}",
+            "tools.rules.0.schema.properties.x.minLength",
+            "add `type: string`",
+            "warning",
+        ),
+        (
+            CLEAN + "tools: {rules: [{tool: a, args: {x: {schema: {type: string, pattern: shop}}}}]}",
+            "tools.rules.0.args.x.schema.pattern",
+            "anchor it",
+            "warning",
+        ),
+        (
+            CLEAN + "tools: {rules: [{tool: a, schema: {properties: {x: {type: string}}}}]}",
+            "tools.rules.0.schema.properties.x",
+            "add `required`",
+            "warning",
+        ),
+        (
+            CLEAN + "tools: {rules: [{tool: a, action: deny, schema: {required: [x]}}]}",
+            "tools.rules.0.action",
+            "as hard as",
+            "warning",
         ),
         (
             CLEAN + "tools: {sequences: [{name: s, before: a, require: b}, {name: t, after: b, never: a}]}",
@@ -121,6 +156,58 @@ def test_a_clean_policy_gets_no_advice() -> None:
             CLEAN + "tools: {sequences: [{name: s, tool: a, at_most: 0}]}",
             "tools.sequences.s",
             "`action: deny` says so",
+            "warning",
+        ),
+        (
+            CLEAN + "tools: {sequences: [{name: s, tool: b, at_most: 0}, {name: t, before: a, require: b}]}",
+            "tools.sequences.t",
+            "s allows no call",
+            "error",
+        ),
+        (
+            CLEAN + "tools: {rules: [{tool: c, action: deny}], sequences: [{name: s, before: a, require: b}, "
+            "{name: t, before: b, require: c}]}",
+            "tools.sequences.s",
+            "itself can never be called",
+            "error",
+        ),
+        (
+            CLEAN + "tools: {sequences: [{name: s, before: a, require: b}, {name: t, before: b, require: c}, "
+            "{name: u, before: c, require: a}]}",
+            "tools.sequences.s",
+            "a needs b needs c needs a",
+            "error",
+        ),
+        (
+            CLEAN + "tools: {sequences: [{name: s, before: a, require: b}, {name: t, before: b, require: c}, "
+            "{name: u, after: c, never: a}]}",
+            "tools.sequences.s",
+            "needs c before it all, and u forbids",
+            "error",
+        ),
+        (
+            CLEAN + "tools: {sequences: [{name: s, before: a, require: b}, {name: t, taint: b, never_into: 'a*'}]}",
+            "tools.sequences.s",
+            "t forbids it after that",
+            "error",
+        ),
+        (
+            CLEAN + "tools: {sequences: [{name: s, before: a, require: b}, {name: t, before: a, require: c}, "
+            "{name: u, after: b, never: c}, {name: v, after: c, never: b}]}",
+            "tools.sequences.s",
+            "each is forbidden after the other",
+            "error",
+        ),
+        (
+            CLEAN + "tools: {sequences: [{name: s, taint: a, never_into: '*'}]}",
+            "tools.sequences.s",
+            "must not reach itself",
+            "warning",
+        ),
+        (
+            CLEAN + "tools: {sequences: [{name: s, tool: a, at_most: 5}, {name: t, tool: '*', at_most: 2}]}",
+            "tools.sequences.s",
+            "t allows 2 calls only",
             "warning",
         ),
         (
@@ -183,3 +270,19 @@ def test_patterns_that_backtrack_without_end(pattern: str) -> None:
 )
 def test_patterns_that_do_not(pattern: str) -> None:
     assert not backtracks(pattern)
+
+
+@pytest.mark.parametrize(
+    "sequences",
+    [
+        "[{name: s, before: a, require: b}, {name: t, before: b, require: c}]",
+        "[{name: s, before: 'close_*', require: 'verify_*'}, {name: t, before: verify_it, require: greet}]",
+        "[{name: s, before: a, require: b}, {name: t, taint: b, never_into: a, match: values}]",
+        "[{name: s, before: a, require: b}, {name: t, before: a, require: c}, {name: u, after: b, never: c}]",
+        "[{name: s, before: a, require: 'b*'}, {name: t, tool: b1, at_most: 0}]",
+        "[{name: s, tool: a, at_most: 1}, {name: t, tool: '*', at_most: 2}]",
+        "[{name: s, before: a, require: b}, {name: t, after: a, never: b}]",
+    ],
+)
+def test_sequences_that_can_be_followed(sequences: str) -> None:
+    assert [one for one in advice(f"{CLEAN}tools: {{sequences: {sequences}}}") if one.severity == "error"] == []

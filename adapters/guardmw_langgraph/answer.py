@@ -17,13 +17,11 @@ from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.outputs import ChatGenerationChunk
 
 from guardmw.stream.items import Delta, Opaque, Released, StreamSurface, Text
+from guardmw_langgraph.callmarks import MARK, joined
 from guardmw_langgraph.held import CALL_BLOCKS, Held
 from guardmw_langgraph.internals import merge_dicts
 from guardmw_langgraph.prose import readable
 from guardmw_langgraph.slots import Fields, Slot, Track
-
-MARK: Final = "guardmw"
-"""The key of response_metadata that says an answer passed the guard, and what was decided."""
 
 _TEXT_BLOCKS: Final[dict[str, tuple[StreamSurface, str]]] = {
     "text": ("output", "text"),
@@ -247,7 +245,10 @@ def _joined(inner: Fields | None, mark: Fields) -> Fields:
     if not isinstance(inner, dict):
         return mark
     answers = [*inner.get("answers", ()), *mark["answers"]]
-    return {**(mark if inner.get("action") == "allow" else inner), "answers": answers}
+    both: Fields = {**(mark if inner.get("action") == "allow" else inner), "answers": answers}
+    if "calls" in mark:
+        both["calls"] = joined(inner.get("calls", ()), mark["calls"])
+    return both
 
 
 def readable_text(block: Fields, key: str) -> bool:

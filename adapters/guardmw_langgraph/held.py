@@ -55,7 +55,7 @@ class Held:
     def _chunks(self, merged: AIMessageChunk) -> Iterator[Fields]:
         for chunk, asked, kept in zip(merged.tool_call_chunks, self._asked, self.calls, strict=False):
             if kept is not None:
-                yield {**chunk} if kept == asked else {**chunk, "args": kept.arguments}
+                yield {**chunk} if kept == asked else {**chunk, "name": kept.name, "args": kept.arguments}
 
     def _kwargs(self, kwargs: Fields) -> Iterator[tuple[str, Any]]:
         for key, value in kwargs.items():
@@ -77,13 +77,15 @@ class Held:
     def _keeps_call(self, spelling: Fields) -> bool:
         if self.calls == self._asked:
             return True
-        unchanged = {call.id for call, asked in zip(self.calls, self._asked, strict=True) if call and call == asked}
-        return bool(_ids(spelling) & (unchanged - {None}))
+        pairs = list(zip(self.calls, self._asked, strict=True))
+        unchanged = {call.id for call, asked in pairs if call and call == asked}
+        changed = {asked.id for call, asked in pairs if call != asked}  # an id given twice may be both
+        return bool(call_ids(spelling) & (unchanged - changed - {None}))
 
     def _repeats_call(self, block: Fields) -> bool:
         if block.get("type") not in CALL_BLOCKS:
             return False
-        return bool(_ids(block) & {call.id for call in self._asked if call.id})
+        return bool(call_ids(block) & {call.id for call in self._asked if call.id})
 
     def _rest(self) -> Iterator[str]:
         """The texts of everything that doesn't merely repeat a call."""
@@ -136,7 +138,8 @@ def redacted(call: ToolCall, decision: Decision) -> ToolCall | None:
         return None
 
 
-def _ids(spelling: Fields) -> set[str | None]:
+def call_ids(spelling: Fields) -> set[str | None]:
+    """The ids by which a spelling of a call names it."""
     return {value for key in ("id", "call_id") if isinstance(value := spelling.get(key), str)}
 
 

@@ -23,11 +23,13 @@ from guardmw.guard.base import Guard
 from guardmw.telemetry.metrics import stream_bypassed
 from guardmw.traces.record import Recorder
 from guardmw_langgraph import sync
-from guardmw_langgraph.answer import MARK
-from guardmw_langgraph.held import call_of
+from guardmw_langgraph.admit import admit
+from guardmw_langgraph.callmarks import MARK
+from guardmw_langgraph.rejected import refused_tool
 from guardmw_langgraph.request import guarded_request
-from guardmw_langgraph.results import judged_result
 from guardmw_langgraph.seam import PolicySource, Seam, blocked_text, ends_run
+from guardmw_langgraph.settle import settled
+from guardmw_langgraph.watched import ajudged_request, judged_request
 
 Update = dict[str, Any] | None
 
@@ -41,11 +43,16 @@ class GuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 
     A user's message that may not pass is replaced in the state, under its id, and the run ends with the policy's
     text; LangGraph writes the message itself to the first checkpoint of a run before any middleware is asked.
-    A tool call that may not pass never reaches the state, and what a tool returned is judged before it does.
+    A tool call that may not be made reaches the state without its arguments, with a message that tells the agent why
+    and what would be allowed; one that a person is to decide about interrupts the graph, which needs a checkpointer
+    for that. What a tool returned is judged before it reaches the state.
 
-    What it can't reach: a tool's own callbacks tell of its raw result (see `guard_tools`), and models that other
-    middleware calls for itself, to summarise for instance, are guarded by `guard_model` only. Images, audio and files
-    pass unjudged. The schema of structured output counts as a tool of that name for the policy's tool rules.
+    What tools say of themselves is judged before the model is told of them, what they write to the graph's streams
+    before anybody reads it.
+
+    What it can't reach: models that other middleware calls for itself, to summarise for instance, are guarded by
+    `guard_model` only. Images, audio and files can't be judged. The schema of structured output counts as a tool of
+    that name for the policy's tool rules.
 
     Put it last in the list of middleware: then it sees every model that the others choose. Further out it guards
     those too, but an answer that an inner middleware gives without asking the model raises UnguardedError.
@@ -86,16 +93,21 @@ class GuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 
     @hook_config(can_jump_to=["end"])
     def after_model(self, state: AgentState[Any], runtime: Runtime[Any]) -> Update:
-        """Ends the run after a blocked answer: an agent that waits for structured output would ask again."""
-        return {"jump_to": "end"} if state["messages"] and ends_run(state["messages"][-1]) else None
+        return sync.run(self.aafter_model(state, runtime))
 
     @hook_config(can_jump_to=["end"])
     async def aafter_model(self, state: AgentState[Any], runtime: Runtime[Any]) -> Update:
-        return self.after_model(state, runtime)
+        """Asks people, tells the agent of calls that are not made, and ends the run after a blocked answer: an agent
+        that waits for structured output would ask again."""
+        messages = state["messages"]
+        if messages and ends_run(messages[-1]):
+            return {"jump_to": "end"}
+        return await settled(self.seam, messages) if messages else None
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> ModelResponse[Any]:
+        request = sync.run(self._offering(request))
         try:
             response = handler(guarded_request(request, self.seam))
         except StructuredOutputError as error:
@@ -105,6 +117,7 @@ class GuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> ModelResponse[Any]:
+        request = await self._offering(request)
         try:
             response = await handler(guarded_request(request, self.seam))
         except StructuredOutputError as error:
@@ -114,17 +127,29 @@ class GuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     def wrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolMessage | Command[Any]]
     ) -> ToolMessage | Command[Any]:
-        result = handler(request)
-        return sync.run(self._judged(request, result))
+        admitted = sync.run(self._admitted(request))
+        if isinstance(admitted, ToolMessage):
+            return admitted
+        return judged_request(self.seam, admitted, handler)  # type: ignore[no-any-return]
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolMessage | Command[Any]]]
     ) -> ToolMessage | Command[Any]:
-        return await self._judged(request, await handler(request))
+        admitted = await self._admitted(request)
+        if isinstance(admitted, ToolMessage):
+            return admitted
+        return await ajudged_request(self.seam, admitted, handler)  # type: ignore[no-any-return]
 
-    async def _judged(self, request: ToolCallRequest, result: ToolMessage | Command[Any]) -> ToolMessage | Command[Any]:
-        judged: ToolMessage | Command[Any] = await judged_result(self.seam, call_of(request.tool_call), result)
-        return judged
+    async def _admitted(self, request: ToolCallRequest) -> ToolCallRequest | ToolMessage:
+        refused = await refused_tool(self.seam, request.tool, request.tool_call["id"])
+        return refused or await admit(self.seam, request)
+
+    async def _offering(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
+        """`request` with the tools whose descriptions may be read."""
+        agent = self.seam.agent
+        policy = await self.seam.checker.policy_for(agent)
+        tools = await self.seam.descriptions.offered(request.tools, policy, agent)
+        return request if len(tools) == len(request.tools) else request.override(tools=tools)
 
     def _verified(self, response: ModelResponse[Any]) -> ModelResponse[Any]:
         """`response`, if all the model said in it passed this guard. Raises UnguardedError otherwise."""

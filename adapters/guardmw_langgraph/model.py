@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Final
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -17,8 +18,11 @@ from pydantic import BaseModel, Field
 from guardmw.guard.base import Guard
 from guardmw.traces.record import Recorder
 from guardmw_langgraph import sync
+from guardmw_langgraph.internals import can_interrupt
+from guardmw_langgraph.loop import Loop
 from guardmw_langgraph.rewrap import rewrapped
 from guardmw_langgraph.seam import PolicySource, Seam
+from guardmw_langgraph.tools import is_guarded
 from guardmw_langgraph.turn import Turn
 
 _SEEN_FROM_OUTSIDE: Final = frozenset(
@@ -46,10 +50,12 @@ class GuardedChatModel(BaseChatModel):
 
     inner: BaseChatModel = Field(repr=False, exclude=True)
     seam: Seam = Field(repr=False, exclude=True)
+    loop: Loop | None = Field(None, repr=False, exclude=True)
+    answering: dict[str, BaseTool] = Field({}, repr=False, exclude=True)
 
-    def __init__(self, inner: BaseChatModel, seam: Seam, **fields: Any) -> None:
+    def __init__(self, inner: BaseChatModel, seam: Seam, loop: Loop | None = None, **fields: Any) -> None:
         carried = {name: getattr(inner, name) for name in _CARRIED_OVER if hasattr(inner, name)}
-        super().__init__(**{"inner": inner, "seam": seam, "cache": False, **carried, **fields})
+        super().__init__(**{"inner": inner, "seam": seam, "loop": loop, "cache": False, **carried, **fields})
 
     def __getattr__(self, name: str) -> Any:
         if name in _SEEN_FROM_OUTSIDE:
@@ -84,8 +90,13 @@ class GuardedChatModel(BaseChatModel):
         return self.inner.get_num_tokens_from_messages(messages, tools)
 
     def bind_tools(self, tools: Sequence[ToolLike], **kwargs: Any) -> Runnable[LanguageModelInput, AIMessage]:
-        """As the inner model binds them, guarded. Raises UnguardedError when it hides itself where no guard can go."""
-        return rewrapped(self.inner.bind_tools(tools, **kwargs), self._twin)
+        """As the inner model binds them, guarded. Raises UnguardedError when it hides itself where no guard can go.
+
+        A call of a tool made by `guard_tools` that may not be made stays in the answer, without its arguments: the
+        tool answers it, or asks a person.
+        """
+        guarded = {tool.name: tool for tool in tools if isinstance(tool, BaseTool) and is_guarded(tool)}
+        return rewrapped(self.inner.bind_tools(tools, **kwargs), partial(self._twin, answering=guarded))
 
     def with_structured_output(
         self, schema: dict[str, Any] | type, *, include_raw: bool = False, **kwargs: Any
@@ -98,9 +109,17 @@ class GuardedChatModel(BaseChatModel):
         """Closes the guard, if it was built from a name."""
         await self.seam.checker.aclose()
 
-    def _twin(self, model: BaseChatModel) -> BaseChatModel:
-        """`model`, which the inner one made of itself, behind the same guard."""
-        return self if model is self.inner else GuardedChatModel(model, self.seam)
+    def _twin(self, model: BaseChatModel, answering: dict[str, BaseTool] | None = None) -> BaseChatModel:
+        """`model`, which the inner one made of itself, behind the same guard; `answering` are guarded tools."""
+        if model is self.inner and not answering:
+            return self
+        return GuardedChatModel(model, self.seam, self.loop, answering=answering or self.answering)
+
+    def _turn(self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]) -> Turn:
+        loop = self.loop
+        if loop is None and self.answering:
+            loop = Loop(self.answering, can_interrupt(), messages)
+        return Turn(self.inner, self.seam, stop, kwargs, loop)
 
     async def _astream(
         self,
@@ -134,7 +153,7 @@ class GuardedChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return await Turn(self.inner, self.seam, stop, kwargs).whole(messages)
+        return await (await self._begun(messages, stop, kwargs)).whole(messages)
 
     def _generate(
         self,
@@ -143,12 +162,24 @@ class GuardedChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return sync.run(Turn(self.inner, self.seam, stop, kwargs).whole(messages))
+        return sync.run(self._agenerate(messages, stop, None, **kwargs))
 
-    def _guarded(
+    async def _guarded(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
-        return Turn(self.inner, self.seam, stop, kwargs).streamed(messages)
+        turn = await self._begun(messages, stop, kwargs)
+        async with aclosing(turn.streamed(messages)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def _begun(self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]) -> Turn:
+        """The turn, with those of the tools bound to the model whose descriptions may be read; within an agent the
+        middleware has seen to that."""
+        tools, seam = kwargs.get("tools"), self.seam
+        if self.loop is None and isinstance(tools, list | tuple):
+            policy = await seam.checker.policy_for(seam.agent)
+            kwargs = {**kwargs, "tools": await seam.descriptions.offered(tools, policy, seam.agent)}
+        return self._turn(messages, stop, kwargs)
 
 
 def guard_model(

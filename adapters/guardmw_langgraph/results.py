@@ -2,102 +2,220 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from langchain_core.messages import BaseMessage, ToolMessage
+from langchain_core.messages import ToolMessage, convert_to_messages
+from langchain_core.tools import ToolException
 from langgraph.types import Command
 
-from guardmw.types import Check, Decision, ToolCall, apply_redactions
-from guardmw_langgraph.held import rendered
-from guardmw_langgraph.prose import readable
-from guardmw_langgraph.screen import text_of
+from guardmw.policy.outcome import RuleOutcome
+from guardmw.policy.schema import Policy
+from guardmw.types import Check, Decision, Message, Origin, ToolCall
+from guardmw_langgraph.callmarks import MARK
+from guardmw_langgraph.contents import Reading, read
+from guardmw_langgraph.cutting import without_offence
+from guardmw_langgraph.internals import running_task
+from guardmw_langgraph.screen import conversation
 from guardmw_langgraph.seam import Seam
+from guardmw_langgraph.windowed import judged
+
+GO_ON = "Go on without it, or say that you can't."
 
 
-async def judged_result(seam: Seam, call: ToolCall, result: Any) -> Any:
-    """`result` as the agent may see it: itself, with parts redacted, or a text that says why it was withheld.
-
-    Tool messages keep their ids; of a Command the tool messages in its update are judged. Images and files pass.
-    """
-    if isinstance(result, ToolMessage):
-        return await _message(seam, call, result)
-    if isinstance(result, Command):
-        return await _command(seam, call, result)
-    if isinstance(result, list) and any(isinstance(item, Command | ToolMessage) for item in result):
-        return [await judged_result(seam, call, item) for item in result]
-    return await _value(seam, call, result)
-
-
-def refusal(what: str, policy: str, why: str) -> str:
+def refusal(what: str, policy: str, why: str, instead: str = "") -> str:
     """What the agent reads in place of something withheld."""
-    return f"[Withheld by the policy {policy!r}: {what}, because {why}. Go on without it, or say that you can't.]"
+    return f"[Withheld by the policy {policy!r}: {what}, because {why}. {instead or GO_ON}]"
 
 
-async def _judge(seam: Seam, call: ToolCall, text: str) -> tuple[Decision, str]:
-    """The decision on `text`, and what may be shown of it."""
-    agent = seam.agent
-    policy = await seam.checker.policy_for(agent)
-    decision = await seam.checker.check(Check("tool_result", text, agent, calls=(call,)), policy=policy)
-    if decision.withheld:
-        return decision, refusal(f"the result of {call.name!r} is not shown", policy.id, decision.why)
-    if decision.enforced == "redact":
-        return decision, apply_redactions(text, decision.redactions)
-    return decision, text
+class Results:
+    """Judges all that one run of a tool gives back; what was let pass is not judged twice.
+
+    `ours` says that the tool is a guarded one, whose marks on messages count. A text that may not be read is replaced
+    as the policy says under ``tools.results``.
+    """
+
+    def __init__(self, seam: Seam, call: ToolCall, *, ours: bool = False) -> None:
+        self.seam, self.call = seam, call
+        self._ours, self._said = ours, _said()
+        self._failed = False
+        self._passed: dict[str, bool] = {}  # the texts that may be read, and whether they say only what was withheld
+        self._error = ""
+
+    async def judged(self, result: Any) -> Any:
+        """`result` as the agent may see it: itself, with parts redacted, or a text that says why it was withheld.
+
+        Tool messages keep their ids; of a Command the tool messages in its update are judged, other keys of the state
+        pass.
+        """
+        if isinstance(result, ToolMessage):
+            return await self._message(result)
+        if isinstance(result, Command):
+            return await self._command(result)
+        if isinstance(result, list) and any(isinstance(item, Command | ToolMessage) for item in result):
+            return [await self.judged(item) for item in result]
+        return await self._value(result, "result")
+
+    async def answered(self, content: Any) -> Any:
+        """`content` that stands for an error, as the agent may read it."""
+        shown = await self._value(content, "error")
+        self._failed = self._failed or shown is not content
+        return shown
+
+    async def error(self, error: Exception) -> Exception:
+        """`error`, when the agent may read what it says, else one that says that it can't."""
+        text = _text_of(error)
+        if not text.strip() or text in self._passed:
+            return error
+        shown = await self._value(text, "error")
+        if shown == text:
+            return error
+        self._error = shown if self._passed[shown] else ""
+        return ToolException(shown)
+
+    async def _message(self, message: ToolMessage) -> ToolMessage:
+        if MARK in message.response_metadata and not self._ours:  # a tool can't say of itself that it wasn't called
+            metadata = {key: value for key, value in message.response_metadata.items() if key != MARK}
+            message = message.model_copy(update={"response_metadata": metadata})
+        elif MARK in message.response_metadata and "call" in message.response_metadata[MARK]:
+            return message
+        if read(message.content).text in self._passed:
+            return self.marked(message)
+        shown = await self._value(message.content, "error" if message.status == "error" else "result")
+        if shown is not message.content:
+            message = message.model_copy(update={"content": shown, "artifact": None, "additional_kwargs": {}})
+        return self.marked(message)
+
+    def marked(self, message: ToolMessage) -> ToolMessage:
+        """`message`, and whether nothing of what the tool said was let pass: then it taints nothing."""
+        failed = self._failed or message.status == "error"
+        text = read(message.content).text
+        repeats = bool(self._error) and (self._error in text or repr(self._error)[1:-1] in text)
+        if not (repeats or self._passed.get(text)):
+            return message.model_copy(update={"status": "error"}) if failed else message
+        mark = {**message.response_metadata.get(MARK, {}), "call": "withheld"} | ({"failed": True} if failed else {})
+        metadata = {**message.response_metadata, MARK: mark}
+        return message.model_copy(update={"status": "error", "response_metadata": metadata})
+
+    async def _command(self, command: Command[Any]) -> Command[Any]:
+        update = command.update
+        if isinstance(update, dict) and update.get("messages"):
+            update = {**update, "messages": await self._messages(update["messages"])}
+        elif isinstance(update, list):
+            update = await self._messages(update)
+        else:
+            return command
+        return replace(command, update=update)
+
+    async def _messages(self, messages: Any) -> Any:
+        """`messages`, one or several, in any form that LangGraph takes, with those of tools judged."""
+        if not isinstance(messages, list | tuple):
+            return await self._message(messages) if isinstance(messages, ToolMessage) else messages
+        taken = [(each, _as_message(each)) for each in messages]
+        return [await self._message(one) if isinstance(one, ToolMessage) else each for each, one in taken]
+
+    async def _value(self, value: Any, origin: Origin) -> Any:
+        """`value` when it may be read as it is, else what is read in its place."""
+        reading = read(value)
+        if not reading.text and not reading.media:
+            return value
+        policy = await self.seam.checker.policy_for(self.seam.agent)
+        limited = _limited(reading, policy) if policy.mode == "enforce" else reading
+        shown, withheld = await self._shown(limited, policy, origin)
+        self._passed[read(shown).text] = withheld
+        return value if shown == limited.content(limited.text) and limited is reading else shown
+
+    async def _shown(self, reading: Reading, policy: Policy, origin: Origin) -> tuple[Any, bool]:
+        """The content that may be read, and whether nothing of the original is in it."""
+        check = Check(
+            "tool_result", reading.text, self.seam.agent, conversation=self._said, calls=(self.call,), origin=origin
+        )
+        verdict = await judged(self.seam.checker, policy, check, _too_much(reading, policy))
+        if not verdict.offends:
+            return reading.content(verdict.redacted), False
+        if policy.tools.results.blocked == "clean_parts" or not verdict.decision.withheld:
+            kept = await self._clean_parts(check, policy, verdict.decision, reading)
+            if kept is not None:
+                return kept, False
+        if not verdict.decision.withheld:
+            return reading.content(verdict.redacted), False
+        return self._replacement(reading, policy, verdict.decision, origin), True
+
+    async def _clean_parts(self, check: Check, policy: Policy, decision: Decision, reading: Reading) -> Any:
+        """What is left of the text after the cut; None when that may not be read either, or there is nothing."""
+        ground = _ground(decision)
+
+        async def offends(text: str) -> bool:
+            return (await judged(self.seam.checker, policy, replace(check, content=text))).offends
+
+        kept = await without_offence(check.content, offends, f"[removed: {ground}]")
+        if kept is None:
+            return None
+        again = await judged(self.seam.checker, policy, replace(check, content=kept.text))
+        if again.offends:
+            return None
+        note = (
+            f"[The policy {policy.id!r} removed {kept.removed} of {kept.sentences} sentences from what "
+            f"{self.call.name!r} returned ({kept.chars:,} of {len(check.content):,} characters): {ground}.]"
+        )
+        return reading.content(f"{again.redacted}\n\n{note}")
+
+    def _replacement(self, reading: Reading, policy: Policy, decision: Decision, origin: Origin) -> str:
+        what = "what went wrong in" if origin == "error" else "the result of"
+        told = f" ({reading.described()})" if policy.tools.results.blocked != "refusal" else ""
+        return refusal(f"{what} {self.call.name!r} is not shown{told}", policy.id, decision.why)
 
 
-async def _message(seam: Seam, call: ToolCall, message: ToolMessage) -> ToolMessage:
-    text = _readable_content(message)
-    if not text:
+def _said() -> tuple[Message, ...]:
+    """The conversation that the tool is called in: what a result may ask for hangs on what the user wanted."""
+    task = running_task()
+    return conversation(task.messages or []) if task is not None else ()
+
+
+def _limited(reading: Reading, policy: Policy) -> Reading:
+    """`reading` without what the policy leaves out: media, and text beyond the limit."""
+    limits = policy.tools.results
+    if limits.media == "drop" and reading.kinds:
+        reading = Reading(reading.without_media())
+    most = limits.max_chars
+    if most is None or len(reading.text) <= most or limits.longer == "block":
+        return reading
+    rest = f"\n[The rest, {len(reading.text) - most:,} characters, was left out by the policy {policy.id!r}.]"
+    return replace(reading, text=reading.text[:most] + rest)
+
+
+def _too_much(reading: Reading, policy: Policy) -> RuleOutcome | None:
+    """The limit that `reading` breaks so that all of it is withheld."""
+    limits = policy.tools.results
+    if limits.media == "block" and reading.kinds:
+        return RuleOutcome(
+            "deny", "results.media", f"it holds {', '.join(dict.fromkeys(reading.kinds))}, not text only"
+        )
+    if limits.max_chars is not None and limits.longer == "block" and len(reading.text) > limits.max_chars:
+        why = f"it has {len(reading.text):,} characters, more than {limits.max_chars:,}"
+        return RuleOutcome("deny", "results.max_chars", why)
+    return None
+
+
+def _ground(decision: Decision) -> str:
+    found = max(decision.verdict.findings, key=lambda finding: finding.probability, default=None)
+    return found.category if found is not None else str(decision.verdict.error)
+
+
+def _as_message(message: Any) -> Any:
+    """`message`, written as a dict or a pair, as the message it will become."""
+    if not isinstance(message, dict | tuple):
         return message
-    decision, shown = await _judge(seam, call, text)
-    if shown == text:
-        return message
-    changes: dict[str, Any] = {"content": shown, "artifact": None, "additional_kwargs": {}}
-    if decision.withheld:
-        changes["status"] = "error"
-    return message.model_copy(update=changes)
-
-
-def _readable_content(message: BaseMessage) -> str:
-    if isinstance(message.content, str):
-        return message.content
-    if all(isinstance(block, str) or block.get("type") == "text" for block in message.content):
-        return text_of(message)
-    return "\n".join(readable(message.content))
-
-
-async def _command(seam: Seam, call: ToolCall, command: Command[Any]) -> Command[Any]:
-    update = command.update
-    if not isinstance(update, dict) or not isinstance(update.get("messages"), list):
-        return command
-    messages = [
-        await _message(seam, call, message) if isinstance(message, ToolMessage) else message
-        for message in update["messages"]
-    ]
-    return Command(
-        graph=command.graph, update={**update, "messages": messages}, resume=command.resume, goto=command.goto
-    )
-
-
-async def _value(seam: Seam, call: ToolCall, value: Any) -> Any:
-    text = value if isinstance(value, str) else _as_text(value)
-    if not text:
-        return value
-    _, shown = await _judge(seam, call, text)
-    return value if shown == text else shown
-
-
-def _as_text(value: Any) -> str:
     try:
-        return json.dumps(value, ensure_ascii=False, default=str)
-    except (TypeError, ValueError):
-        return str(value)
+        found: Sequence[Any] = convert_to_messages([message])
+    except (ValueError, NotImplementedError, KeyError):
+        return message
+    return found[0]
 
 
-async def refused_call(seam: Seam, call: ToolCall) -> tuple[ToolCall | None, str]:
-    """`call` as it may be made, or None and what the agent is told instead."""
-    agent = seam.agent
-    policy = await seam.checker.policy_for(agent)
-    kept, decision = await seam.judge_call(call, (), policy, Check("tool_call", rendered(call), agent))
-    return kept, refusal(f"{call.name!r} was not called", policy.id, decision.why) if kept is None else ""
+def _text_of(error: Exception) -> str:
+    """All that somebody could show of `error`: what it says, its arguments, its notes."""
+    said = str(error)
+    others = [text for one in error.args if (text := str(one)) not in said]
+    return "\n".join(part for part in (said, *others, *getattr(error, "__notes__", ())) if part)

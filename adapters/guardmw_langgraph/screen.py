@@ -12,8 +12,7 @@ from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMes
 
 from guardmw.checker import Checker
 from guardmw.policy.schema import Policy
-from guardmw.types import Check, Decision, Message, Redaction, Role, ToolCall
-from guardmw_langgraph.held import call_of
+from guardmw.types import Check, Decision, Message, Redaction, Role
 
 PLACEHOLDER = "[This message was removed.]"
 """Stands in a conversation for a user's message that was blocked."""
@@ -90,17 +89,17 @@ def with_text(message: BaseMessage, text: str) -> BaseMessage:
 def redacted(message: BaseMessage, redactions: Sequence[Redaction]) -> BaseMessage:
     """`message` with `redactions`, whose positions count in `text_of(message)`, carried out where they belong."""
     if isinstance(message.content, str):
-        return message.model_copy(update={"content": _cut(message.content, 0, redactions)})
+        return message.model_copy(update={"content": cut(message.content, 0, redactions)})
     content: list[Any] = list(message.content)
     start = 0
     for place, text in _texts(message):
-        changed = _cut(text, start, redactions)
+        changed = cut(text, start, redactions)
         content[place] = changed if isinstance(content[place], str) else {**content[place], "text": changed}
         start += len(text) + 1
     return message.model_copy(update={"content": content})
 
 
-def _cut(text: str, start: int, redactions: Sequence[Redaction]) -> str:
+def cut(text: str, start: int, redactions: Sequence[Redaction]) -> str:
     """`text`, which begins at `start`, redacted; a redaction that began before it only takes away."""
     for redaction in reversed(redactions):
         left, right = redaction.span[0] - start, redaction.span[1] - start
@@ -121,11 +120,6 @@ def _texts(message: BaseMessage) -> Iterator[tuple[int, str]]:
 def conversation(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
     """`messages` as a guard sees them; what isn't text is left out."""
     return tuple(Message(role, text) for message in messages if (role := _role(message)) and (text := text_of(message)))
-
-
-def earlier_calls(messages: Sequence[BaseMessage]) -> tuple[ToolCall, ...]:
-    """The tool calls made in `messages`, oldest first."""
-    return tuple(call_of(call) for message in messages if isinstance(message, AIMessage) for call in message.tool_calls)
 
 
 def _role(message: BaseMessage | AnyMessage) -> Role | None:

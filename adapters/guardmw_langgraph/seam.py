@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -10,12 +12,16 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 
 from guardmw.checker import Checker
 from guardmw.guard.base import Guard
+from guardmw.policy.automaton import automaton_for
 from guardmw.policy.match import PolicySet
+from guardmw.policy.outcome import RuleOutcome
 from guardmw.policy.schema import Policy
 from guardmw.traces.record import Recorder
-from guardmw.types import Check, Decision, ToolCall
-from guardmw_langgraph.answer import MARK
+from guardmw.types import Check, Decision, Message, ToolCall
+from guardmw_langgraph.callmarks import MARK, CallMark, CallVerdict, mark_of
+from guardmw_langgraph.descriptions import Descriptions
 from guardmw_langgraph.held import redacted, rendered
+from guardmw_langgraph.history import CallHistory, Past
 from guardmw_langgraph.internals import running_agent
 from guardmw_langgraph.screen import Screen
 from guardmw_langgraph.slots import Fields
@@ -38,6 +44,8 @@ class Seam:
         self._arguments = (policy, guard, agent, recorder)
         self.checker = Checker(policy, guard=guard, recorder=recorder)
         self.screen = Screen(self.checker)
+        self.history = CallHistory()
+        self.descriptions = Descriptions(self.checker)
         self._agent = agent
         self._answers: dict[str, None] = {}
 
@@ -55,13 +63,17 @@ class Seam:
         """The name given, else that of the agent running now, else ``default``."""
         return self._agent or running_agent() or "default"
 
-    def mark(self, policy: Policy, agent: str, withheld: Decision | None, *, altered: bool) -> Fields:
+    def mark(
+        self, policy: Policy, agent: str, withheld: Decision | None, *, altered: bool, calls: Sequence[CallMark] = ()
+    ) -> Fields:
         """What an answer's metadata says about the guard. Only answers marked here count as guarded."""
         answer = uuid4().hex
         self._answers[answer] = None
         if len(self._answers) > REMEMBERED_ANSWERS:
             self._answers.pop(next(iter(self._answers)), None)
         common: Fields = {"answers": [answer], "agent": agent, "policy": policy.id, "policy_hash": policy.hash}
+        if calls:
+            common["calls"] = [call.as_field() for call in calls]
         if withheld is None:
             return {**common, "action": "redact" if altered else "allow"}
         return {**common, **described(withheld)}
@@ -72,18 +84,56 @@ class Seam:
         return isinstance(mark, dict) and any(answer in self._answers for answer in mark.get("answers", ()))
 
     async def judge_call(
-        self, call: ToolCall, history: tuple[ToolCall, ...], policy: Policy, check: Check
-    ) -> tuple[ToolCall | None, Decision]:
-        """`call` as it may be made (None: not at all) and the decision; `check` gives agent and conversation."""
-        decision = await self.checker.check(
-            Check("tool_call", rendered(call), check.agent, conversation=check.conversation, calls=(*history, call)),
-            policy=policy,
-        )
-        if decision.withheld:
-            return None, decision
-        if decision.enforced == "redact" and decision.redactions:
-            return redacted(call, decision), decision
-        return call, decision
+        self,
+        call: ToolCall,
+        past: Past,
+        policy: Policy,
+        *,
+        conversation: tuple[Message, ...] = (),
+        rule: RuleOutcome | None = None,
+    ) -> JudgedCall:
+        """`call` judged after `past`, by `rule` in place of the policy's rules when that is given."""
+        rule = rule or automaton_for(policy).decide(past.state, call)
+        check = Check(
+            "tool_call", rendered(call), self.agent, conversation=conversation, calls=(*past.calls, call)
+        )  # fmt: skip
+        decision = await self.checker.check(check, policy=policy, rule=rule, risk_spent=past.risk)
+        kept: ToolCall | None = None if decision.enforced == "block" else call
+        if kept is not None and decision.enforced in ("redact", "ask") and decision.redactions:
+            kept = redacted(call, decision)
+        return JudgedCall(call, kept, decision, _instead(decision, rule, policy))
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedCall:
+    """A call as it was `asked` for, as it may be made (`kept`; None: not at all), the decision, and a sentence that
+    says what would be allowed."""
+
+    asked: ToolCall
+    kept: ToolCall | None
+    decision: Decision
+    instead: str
+
+    @property
+    def verdict(self) -> CallVerdict:
+        if self.kept is None:
+            return "refuse"
+        return "ask" if self.decision.enforced == "ask" else "pass"
+
+    def mark(self, policy: Policy, *, schema: Fields | None = None) -> CallMark:
+        return mark_of(
+            self.asked, self.decision, self.verdict, policy.hash,
+            instead=self.instead if self.verdict != "pass" else "",
+            schema=schema if self.verdict == "ask" else None,
+        )  # fmt: skip
+
+
+def _instead(decision: Decision, rule: RuleOutcome, policy: Policy) -> str:
+    """What would be allowed: as the rule says when it decided, else as the category does."""
+    if rule.action in ("deny", "ask"):
+        return rule.instead
+    grounds = {category.id: category.safe_when for category in policy.categories}
+    return next((text for one in decision.verdict.findings if (text := grounds.get(one.category))), "")
 
 
 def described(decision: Decision) -> Fields:

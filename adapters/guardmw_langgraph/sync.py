@@ -30,7 +30,7 @@ class _LoopThread:
 
     def submit(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
         """Starts `coroutine` there, with the caller's context. Raises RuntimeError on the loop's own thread."""
-        loop = self._running()
+        loop = self.running()
         if threading.current_thread() is self._thread:
             coroutine.close()
             raise RuntimeError(
@@ -39,7 +39,7 @@ class _LoopThread:
             )
         return asyncio.run_coroutine_threadsafe(coroutine, loop)
 
-    def _running(self) -> asyncio.AbstractEventLoop:
+    def running(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None or self._pid != os.getpid():
                 self._loop, self._pid = asyncio.new_event_loop(), os.getpid()
@@ -49,6 +49,11 @@ class _LoopThread:
 
 
 _thread = _LoopThread()
+
+
+def loop() -> asyncio.AbstractEventLoop:
+    """The shared event loop, running in its thread."""
+    return _thread.running()
 
 
 def run(coroutine: Coroutine[Any, Any, Result]) -> Result:

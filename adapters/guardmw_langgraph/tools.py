@@ -4,24 +4,45 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
+from langchain_core.messages import ToolMessage
 from langchain_core.tools import BaseTool
 from langchain_core.tools import tool as as_tool
 
 from guardmw.guard.base import Guard
+from guardmw.policy.schema import Policy
 from guardmw.traces.record import Recorder
 from guardmw.types import ToolCall
 from guardmw_langgraph import sync
-from guardmw_langgraph.results import judged_result, refused_call
+from guardmw_langgraph.batch import Batches, Settled
+from guardmw_langgraph.callmarks import MARK, not_made
+from guardmw_langgraph.internals import running_task
+from guardmw_langgraph.rejected import refused_tool
+from guardmw_langgraph.results import Results, refusal
 from guardmw_langgraph.seam import PolicySource, Seam
-
-_inside: ContextVar[int | None] = ContextVar("guardmw_tool", default=None)
-"""The tool whose call is being guarded: the async way of a tool often ends in its sync one."""
+from guardmw_langgraph.watched import arun_watched, run_watched, shaped
+from guardmw_langgraph.watched import is_guarded as is_guarded
 
 _NOT_ARGUMENTS = frozenset({"config", "run_manager", "runtime"})
+
+NO_MESSAGES = "the order of calls can't be known: the graph's state keeps no `messages`"
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """One run of a guarded tool; `settled` when its call was decided with the others of its message."""
+
+    settled: Settled | None
+    results: Results
+
+
+_running: ContextVar[_Running | None] = ContextVar("guardmw_running", default=None)
+_inside: ContextVar[int | None] = ContextVar("guardmw_tool", default=None)
+"""The tool whose call is being guarded: the async way of a tool often ends in its sync one."""
 
 
 def guard_tools(
@@ -36,62 +57,168 @@ def guard_tools(
 
     A call is judged before the tool runs (surface ``tool_call``), its result before anyone sees it (``tool_result``).
     What is withheld is replaced by a text that tells the agent why; a redacted call runs with redacted arguments.
-    The originals are left as they are. Raises PolicyError and GuardConfigError.
+    In a graph that keeps its conversation under ``messages`` and runs tools in a ToolNode, the history of calls is read
+    from there, and people are asked by an interrupt, once for all calls of a message. Guard all tools of a graph in
+    one call of this function, so that they are decided together.
+
+    The originals are left as they are. Raises PolicyError and GuardConfigError; a call may raise BlockedError, where
+    the policy ends the run, and GraphInterrupt, while a person is asked.
     """
     seam = Seam(policy, guard, agent, recorder)
-    return [_guarded(tool if isinstance(tool, BaseTool) else as_tool(tool), seam) for tool in tools]
+    originals = [tool if isinstance(tool, BaseTool) else as_tool(tool) for tool in tools]
+    batches = Batches(seam, originals)
+    return [_guarded(tool, _Guarding(seam, batches)) for tool in originals]
 
 
-def _guarded(tool: BaseTool, seam: Seam) -> BaseTool:
+@dataclass(frozen=True)
+class _Guarding:
+    seam: Seam
+    batches: Batches
+
+    async def settled(self, tool: BaseTool, call_id: str | None) -> Settled | ToolMessage | None:
+        """What becomes of the call with that id in the message of the graph that is running, or what stands in the
+        place of its result; None when there is no such message."""
+        refused = await refused_tool(self.seam, tool, call_id or "")
+        task = running_task()
+        if refused is not None or task is None or not call_id:
+            return refused
+        policy = await self.seam.checker.policy_for(self.seam.agent)
+        if task.messages is None and _minds_order(policy):
+            text = refusal(f"{tool.name!r} was not called", policy.id, NO_MESSAGES)
+            return not_made(tool.name, call_id, text, "refused", "no-messages")
+        settled = await self.batches.outcome(task, call_id)
+        return settled if settled is None or settled.answer is None else settled.answer
+
+    async def admitted(
+        self, tool: BaseTool, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[dict[str, Any], str]:
+        """The arguments the tool may run with, or what to say instead of running it."""
+        running = _running.get()
+        if running is not None and running.settled is not None:
+            return kwargs, ""
+        call = _call(tool, args, kwargs)
+        policy = await self.seam.checker.policy_for(self.seam.agent)
+        judged = await self.seam.judge_call(call, self.seam.history.past([], policy), policy)
+        if judged.kept is None or judged.verdict != "pass":
+            what = f"{call.name!r} was not called"
+            return kwargs, refusal(what, policy.id, judged.decision.why, judged.instead)
+        return kwargs if judged.kept == call else {**kwargs, **json.loads(judged.kept.arguments)}, ""
+
+    def results(self, call: ToolCall) -> Results:
+        """What judges the results of `call`: those of the run it belongs to."""
+        running = _running.get()
+        results = Results(self.seam, call) if running is None else running.results
+        results.call = call
+        return results
+
+
+def _minds_order(policy: Policy) -> bool:
+    return bool(policy.tools.sequences) or policy.tools.risk_budget is not None
+
+
+def _guarded(tool: BaseTool, guarding: _Guarding) -> BaseTool:
     """A copy of `tool` whose class puts the guard round what the tool does, so that nothing else about it changes."""
     guarded = tool.model_copy()
-    object.__setattr__(guarded, "__class__", _guarded_class(type(tool), seam))
+    object.__setattr__(guarded, "__class__", _guarded_class(type(tool), guarding))
     return guarded
 
 
-def _guarded_class(cls: type[BaseTool], seam: Seam) -> type[BaseTool]:
+def _guarded_class(cls: type[BaseTool], guarding: _Guarding) -> type[BaseTool]:
+    members = {
+        "arun": _settled_arun(cls, guarding), "run": _settled_run(cls, guarding),
+        "_arun": _guarded_arun(cls, guarding), "_run": _guarded_run(cls, guarding),
+        "_guardmw_guarded": True, "__module__": __name__, "__doc__": cls.__doc__,
+    }  # fmt: skip
+    return type(f"Guarded{cls.__name__}", (cls,), members)
+
+
+def _settled_arun(cls: type[BaseTool], guarding: _Guarding) -> Callable[..., Awaitable[Any]]:
+    @functools.wraps(cls.arun)
+    async def arun(self: BaseTool, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
+        settled = await guarding.settled(self, kwargs.get("tool_call_id"))
+        if isinstance(settled, ToolMessage):
+            return _unmade(settled, kwargs)
+        running = _Running(settled, Results(guarding.seam, ToolCall(self.name)))
+        token = _running.set(running)
+        try:
+            return _noted(running, await cls.arun(self, _input(settled, tool_input), *args, **kwargs))
+        finally:
+            _running.reset(token)
+
+    return arun
+
+
+def _settled_run(cls: type[BaseTool], guarding: _Guarding) -> Callable[..., Any]:
+    @functools.wraps(cls.run)
+    def run(self: BaseTool, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
+        call_id = kwargs.get("tool_call_id")
+        settled = sync.run(guarding.settled(self, call_id))
+        if isinstance(settled, ToolMessage):
+            return _unmade(settled, kwargs)
+        running = _Running(settled, Results(guarding.seam, ToolCall(self.name)))
+        token = _running.set(running)
+        try:
+            return _noted(running, cls.run(self, _input(settled, tool_input), *args, **kwargs))
+        finally:
+            _running.reset(token)
+
+    return run
+
+
+def _input(settled: Settled | None, tool_input: Any) -> Any:
+    """`tool_input` with the arguments the call is made with, and whatever was injected."""
+    if settled is None or settled.call == settled.asked or not isinstance(tool_input, dict):
+        return tool_input
+    before = json.loads(settled.asked.arguments)
+    injected = {name: value for name, value in tool_input.items() if name not in before}
+    return {**injected, **json.loads(settled.call.arguments)}
+
+
+def _guarded_arun(cls: type[BaseTool], guarding: _Guarding) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(cls._arun)
     async def _arun(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
-        arguments, refused = await _admitted(seam, self, args, kwargs)
+        arguments, refused = await guarding.admitted(self, args, kwargs)
         if refused:
-            return _shaped(self, refused)
+            return shaped(self, refused)
         token = _inside.set(id(self))
         try:
-            result = await cls._arun(self, *args, **arguments)
+            results = guarding.results(_call(self, args, arguments))
+            return await arun_watched(self, results, functools.partial(cls._arun, self, *args), arguments)
         finally:
             _inside.reset(token)
-        return await _passed(seam, self, _call(self, args, arguments), result)
 
+    return _arun
+
+
+def _guarded_run(cls: type[BaseTool], guarding: _Guarding) -> Callable[..., Any]:
     @functools.wraps(cls._run)
     def _run(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
         if _inside.get() == id(self):
             return cls._run(self, *args, **kwargs)
-        arguments, refused = sync.run(_admitted(seam, self, args, kwargs))
+        arguments, refused = sync.run(guarding.admitted(self, args, kwargs))
         if refused:
-            return _shaped(self, refused)
-        result = cls._run(self, *args, **arguments)
-        return sync.run(_passed(seam, self, _call(self, args, arguments), result))
+            return shaped(self, refused)
+        results = guarding.results(_call(self, args, arguments))
+        return run_watched(self, results, functools.partial(cls._run, self, *args), arguments)
 
-    members = {"_arun": _arun, "_run": _run, "__module__": __name__, "__doc__": cls.__doc__}
-    return type(f"Guarded{cls.__name__}", (cls,), members)
-
-
-async def _admitted(
-    seam: Seam, tool: BaseTool, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[dict[str, Any], str]:
-    """The arguments the tool may run with, or what to say instead of running it."""
-    call = _call(tool, args, kwargs)
-    kept, refused = await refused_call(seam, call)
-    if kept is None or kept == call:
-        return kwargs, refused
-    return {**kwargs, **json.loads(kept.arguments)}, ""
+    return _run
 
 
-async def _passed(seam: Seam, tool: BaseTool, call: ToolCall, result: Any) -> Any:
-    if tool.response_format == "content_and_artifact" and isinstance(result, tuple) and len(result) == 2:
-        content = await judged_result(seam, call, result[0])
-        return content, result[1] if content is result[0] else None
-    return await judged_result(seam, call, result)
+def _unmade(answer: ToolMessage, kwargs: Any) -> Any:
+    """What a call gives back that isn't made: `answer`, or its text for a caller that gave the call no id."""
+    return answer if kwargs.get("tool_call_id") else answer.content
+
+
+def _noted(running: _Running, result: Any) -> Any:
+    """`result` with what was withheld of it, and what the call took of the run's risk budget, so that both can be
+    read from the state."""
+    if not isinstance(result, ToolMessage):
+        return result
+    result, settled = running.results.marked(result), running.settled
+    if settled is None:
+        return result
+    mark = {**result.response_metadata.get(MARK, {}), "risk": 0.0 if settled.mark.approval else settled.mark.risk}
+    return result.model_copy(update={"response_metadata": {**result.response_metadata, MARK: mark}})
 
 
 def _call(tool: BaseTool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ToolCall:
@@ -103,7 +230,3 @@ def _call(tool: BaseTool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tool
     if args:
         arguments["input"] = args[0] if len(args) == 1 else list(args)
     return ToolCall(tool.name, json.dumps(arguments, ensure_ascii=False, default=str))
-
-
-def _shaped(tool: BaseTool, text: str) -> Any:
-    return (text, None) if tool.response_format == "content_and_artifact" else text

@@ -15,11 +15,14 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from guardmw.policy.schema import Policy
 from guardmw.stream.gate import guard_stream
 from guardmw.stream.items import Blocked, Delta, Item, Opaque
-from guardmw.types import Check, Decision, Message, ToolCall
+from guardmw.types import Check, Decision, Message
 from guardmw_langgraph.answer import Answer, Unread
+from guardmw_langgraph.calls import Calls
 from guardmw_langgraph.held import Held
+from guardmw_langgraph.history import Past
 from guardmw_langgraph.internals import InContext, hidden_context, iterate_in, may_stream, prefers_streaming
-from guardmw_langgraph.screen import conversation, earlier_calls
+from guardmw_langgraph.loop import Loop
+from guardmw_langgraph.screen import conversation
 from guardmw_langgraph.seam import Seam, blocked_text
 from guardmw_langgraph.whole import as_chunk, merged, reassembled, remarked
 
@@ -31,17 +34,19 @@ class _Judging:
     policy: Policy
     agent: str
     conversation: tuple[Message, ...]
-    calls: tuple[ToolCall, ...]
+    past: Past
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A call of `inner` with `stop` and `kwargs`. The inner call runs where no callback or tracer can see it."""
+    """A call of `inner` with `stop` and `kwargs`. The inner call runs where no callback or tracer can see it. Within a
+    `loop` a call that may not be made stays, without its arguments, to be answered there."""
 
     inner: BaseChatModel
     seam: Seam
     stop: list[str] | None
     kwargs: dict[str, Any]
+    loop: Loop | None = None
     context: Context = field(default_factory=hidden_context)
 
     async def streamed(self, messages: list[BaseMessage]) -> AsyncGenerator[ChatGenerationChunk, None]:
@@ -73,7 +78,8 @@ class Turn:
         policy = await self.seam.checker.policy_for(agent)
         screened = await self.seam.screen.screen(messages, policy, agent)
         said = screened.messages
-        return _Judging(policy, agent, conversation(said), earlier_calls(said)), said, screened.blocked
+        past = self.seam.history.past(self.loop.messages if self.loop else messages, policy)
+        return _Judging(policy, agent, conversation(said), past), said, screened.blocked
 
     async def _asked(self, messages: list[BaseMessage], judging: _Judging) -> ChatResult:
         call = self.inner._agenerate(messages, stop=self.stop, **self.kwargs)
@@ -108,9 +114,10 @@ class Turn:
         """What may be shown of `source`, then what was held, the replacement of what was withheld, the metadata."""
         gate = guard_stream(
             source, self.seam.checker, judging.policy, agent=judging.agent,
-            conversation=judging.conversation, calls=judging.calls,
+            conversation=judging.conversation, calls=judging.past.calls,
         )  # fmt: skip
         withheld: Decision | None = None
+        calls = Calls(self.seam, judging.policy, judging.past, judging.conversation, self.loop)
         async with aclosing(gate):
             async for item in gate:
                 decision = await self._unread(item, judging)
@@ -124,12 +131,12 @@ class Turn:
                     yield chunk
         if withheld is None:
             held = answer.held()
-            withheld = await self._judge(held, judging)
+            withheld = await calls.judge(held) or await self._judge_rest(held, judging)
             for chunk in answer.settled(held):
                 yield chunk
         if withheld is not None:
             yield answer.replacement(blocked_text(judging.policy, withheld))
-        yield self._last(answer, judging, withheld)
+        yield self._last(answer, judging, withheld, calls)
 
     async def _unread(self, item: Item, judging: _Judging) -> Decision | None:
         """The decision on `item`, unless the gate has let it pass already."""
@@ -139,20 +146,6 @@ class Turn:
             return await self._judge_text(item.payload.text, judging)
         return None
 
-    async def _judge(self, held: Held, judging: _Judging) -> Decision | None:
-        """Decides everything in `held`; the first decision that withheld something, if any."""
-        context = Check("tool_call", "", judging.agent, conversation=judging.conversation)
-        history, withheld = judging.calls, None
-        for place, call in enumerate(held.calls):
-            if call is None:
-                continue
-            kept, decision = await self.seam.judge_call(call, history, judging.policy, context)
-            held.calls[place] = kept
-            history += (kept,) if kept is not None else ()
-            withheld = withheld or (decision if kept is None else None)
-        rest = await self._judge_rest(held, judging)
-        return withheld or rest
-
     async def _judge_rest(self, held: Held, judging: _Judging) -> Decision | None:
         if not held.rest:
             return None
@@ -161,15 +154,20 @@ class Turn:
         return decision if decision.withheld else None
 
     async def _judge_text(self, text: str, judging: _Judging) -> Decision:
-        check = Check("output", text, judging.agent, conversation=judging.conversation, calls=judging.calls)
+        check = Check("output", text, judging.agent, conversation=judging.conversation, calls=judging.past.calls)
         return await self.seam.checker.check(check, policy=judging.policy)
 
     def _refused(self, answer: Answer, judging: _Judging, blocked: Decision) -> list[ChatGenerationChunk]:
         text = blocked_text(judging.policy, blocked)
         return [answer.replacement(text), self._last(answer, judging, blocked)]
 
-    def _last(self, answer: Answer, judging: _Judging, withheld: Decision | None) -> ChatGenerationChunk:
-        mark = self.seam.mark(judging.policy, judging.agent, withheld, altered=answer.altered)
+    def _last(
+        self, answer: Answer, judging: _Judging, withheld: Decision | None, calls: Calls | None = None
+    ) -> ChatGenerationChunk:
+        marks, kept_back = (calls.marks, calls.kept_back) if calls is not None else ((), None)
+        mark = self.seam.mark(
+            judging.policy, judging.agent, withheld or kept_back, altered=answer.altered, calls=marks
+        )  # fmt: skip
         return answer.final(mark, cut=withheld is not None)
 
 

@@ -9,7 +9,8 @@ from langchain_core.messages import AIMessageChunk, BaseMessage, message_chunk_t
 from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
-from guardmw_langgraph.answer import MARK, as_ai
+from guardmw_langgraph.answer import as_ai
+from guardmw_langgraph.callmarks import MARK
 from guardmw_langgraph.slots import Fields
 
 

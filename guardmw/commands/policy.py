@@ -185,15 +185,20 @@ def _detectors(policy: Policy) -> list[RenderableType]:
 def _tools(policy: Policy) -> list[RenderableType]:
     table = _table("tool", "action", "arguments", "otherwise")
     for rule in policy.tools.rules:
-        table.add_row(_text(rule.tool), rule.action, _text(", ".join(rule.args)), rule.otherwise if rule.args else "")
+        arguments = [*rule.args, *(["(schema)"] if rule.fits is not None else [])]
+        otherwise = rule.otherwise if rule.conditional else ""
+        table.add_row(_text(rule.tool), rule.action, _text(", ".join(arguments)), otherwise)
     table.add_row("[dim]any other[/]", policy.tools.default, "", "")
-    return ["", table, *_sequences(policy)]
+    budget = policy.tools.risk_budget
+    run = f"a refused call: {policy.tools.on_block}; the same refusals in a run: {policy.limits.refusals}"
+    run += f"; risk budget of a run: {budget:g}" if budget is not None else ""
+    return ["", table, *_sequences(policy), "", f"[dim]{run}[/]"]
 
 
 def _sequences(policy: Policy) -> list[RenderableType]:
     table = _table("sequence", "denies a call that breaks")
     for sequence in policy.tools.sequences:
-        form = sequence.model_dump(exclude={"name"}, exclude_none=True)
+        form = sequence.model_dump(exclude={"name"}, exclude_defaults=True)
         table.add_row(_text(sequence.name), _text(", ".join(f"{key} {value}" for key, value in form.items())))
     return ["", table] if table.row_count else []
 

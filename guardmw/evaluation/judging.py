@@ -7,7 +7,6 @@ fine, and what a policy's detectors or tool rules object to is unsafe with proba
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from guardmw.errors import GuardConfigError, GuardError, GuardmwError
+from guardmw.evaluation.calls import call_checks
 from guardmw.evaluation.data import Sample
 from guardmw.evaluation.steps import trajectory_checks
 from guardmw.guard.base import Guard
@@ -23,7 +23,7 @@ from guardmw.policy.detectors import Match, detectors_for
 from guardmw.policy.schema import Policy
 from guardmw.policy.tools import decide_call
 from guardmw.train.dataset import Row, surface_of
-from guardmw.types import Check, Finding, Message, TokenUsage, ToolCall, severity
+from guardmw.types import Check, Finding, Message, TokenUsage, severity
 
 __all__ = ["LATENCY_ROWS", "EvaluationError", "Judge", "Judged", "checks_of", "latencies", "side_by_side"]
 
@@ -76,7 +76,7 @@ class Judge:
         self.last_error: GuardError | None = None
 
     async def row(self, sample: Sample) -> Judged:
-        """The judgement on one row, of a trajectory that on all its steps. Raises GuardConfigError."""
+        """The judgement on one row, of several calls or steps that on all of them. Raises GuardConfigError."""
         judged = Judged()
         for check in checks_of(sample.row):
             judged = judged.and_then(await self.check(check, sample.rules.policy))
@@ -132,25 +132,14 @@ def _without_guard(check: Check, policy: Policy, matches: Sequence[Match] | None
 
 
 def checks_of(row: Row) -> list[Check]:
-    """The checks in which a guard meets `row`: one, but for trajectories one per step of the agent."""
+    """The checks in which a guard meets `row`: one, but one per call of a tool and one per step of a trajectory."""
     surface = surface_of(row.task)
     said = (Message("user", row.prompt),) if row.prompt.strip() else ()
     if surface is None:
         return trajectory_checks(row.content, said)
-    calls = (_call(row.content),) if surface == "tool_call" else ()
-    return [Check(surface, row.content, conversation=said, calls=calls)]
-
-
-def _call(content: str) -> ToolCall:
-    """The call that `content` writes as JSON; of several the first, and one without a name when it can't be read."""
-    try:
-        call = json.loads(content)
-    except (ValueError, RecursionError):
-        return ToolCall("", content)
-    call = call[0] if isinstance(call, list) and call else call
-    if not isinstance(call, dict) or not isinstance(call.get("name"), str):
-        return ToolCall("", content)
-    return ToolCall(call["name"], json.dumps(call.get("arguments", {})))
+    if surface == "tool_call":
+        return call_checks(row.content, said)
+    return [Check(surface, row.content, conversation=said)]
 
 
 async def side_by_side(
@@ -192,7 +181,7 @@ async def latencies(judge: Judge, samples: Sequence[Sample], seed: int, done: Ca
     for place, sample in enumerate(rows):
         if place >= FAILURES and not taken_s:
             break
-        (check,) = checks_of(sample.row)
+        check = checks_of(sample.row)[0]
         await judge.check(replace(check, content=WARM_UP, calls=()), sample.rules.policy)
         started_s = time.perf_counter()
         judged = await judge.check(check, sample.rules.policy)

@@ -1,7 +1,8 @@
 """A trajectory in steps. A guard never sees a whole run: it is asked about each thing the agent says or does.
 
 Steps begin at lines such as ``ACTION:``. What the agent did is judged, its words as output and its actions as tool
-calls; what users said and tools returned is the conversation, since the label says what the agent made of it.
+calls, each after those before it; what users said and tools returned is the conversation, since the label says what the
+agent made of it.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from guardmw.types import Check, Message, Role, Surface
+from guardmw.evaluation.calls import step_call
+from guardmw.types import Check, Message, Role, Surface, ToolCall
 
 __all__ = ["trajectory_checks"]
 
 STEP = re.compile(
-    r"^(USER|HUMAN|SYSTEM|AGENT|ASSISTANT|THOUGHT|ACTION|FINAL ANSWER|OBSERVATION|ENVIRONMENT|TOOL)\s*:\s*",
+    r"^(USER|HUMAN|SYSTEM|AGENT|ASSISTANT|THOUGHT|ACTION|FINAL ANSWER|OBSERVATION|ENVIRONMENT|TOOL"
+    r"|Thought|Action|Final Answer|Observation)\s*:\s*",
     re.MULTILINE,
 )
 JUDGED: dict[str, Surface] = {
@@ -37,8 +40,13 @@ def trajectory_checks(content: str, said: tuple[Message, ...] = ()) -> list[Chec
     Text in which no step of an agent shows is judged whole, as output.
     """
     checks, conversation = [], said
+    calls: tuple[ToolCall, ...] = ()
     for step in _steps(content):
-        if step.speaker in JUDGED:
+        made = step_call(step.text) if step.speaker == "ACTION" else None
+        if made is not None:
+            calls = (*calls, made[0])
+            checks.append(Check("tool_call", made[1], conversation=conversation, calls=calls))
+        elif step.speaker in JUDGED:
             checks.append(Check(JUDGED[step.speaker], step.text, conversation=conversation))
         conversation = (*conversation, Message(ROLES.get(step.speaker, "assistant"), step.text))
     return checks or [Check("output", content, conversation=said)]
@@ -51,7 +59,7 @@ def _steps(content: str) -> list[_Step]:
     before = content[: found[0].start()].strip() if found else ""
     steps = [_Step("AGENT", before)] if before else []
     steps += (
-        [_Step(step[1], content[step.end() : end].strip()) for step, end in zip(found, ends, strict=True)]
+        [_Step(step[1].upper(), content[step.end() : end].strip()) for step, end in zip(found, ends, strict=True)]
         if found
         else []
     )

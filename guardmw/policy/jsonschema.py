@@ -28,7 +28,7 @@ KEY_DESCRIPTIONS = {
     "tools": "Rules over tool calls. Rules are tried in order, the first match wins, inherited ones come last.",
     "streaming": "How streamed text is held and cut into checks.",
     "on_guard_error": "What a failing guard means, per surface.",
-    "limits": "Deadline and rate of checks.",
+    "limits": "Deadline and rate of checks, and how often the same call may be refused in one run.",
     "messages": "What users read instead of text that is withheld.",
 }
 

@@ -6,16 +6,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import combinations
-from typing import Literal
 
+from guardmw.policy.argschema import optional_properties, patterns, unguarded_types
 from guardmw.policy.backtracking import backtracks
 from guardmw.policy.globs import is_glob, literal_chars, overlap
 from guardmw.policy.match import DEFAULT, PolicySet
-from guardmw.policy.schema import Argument, Policy, SequenceRule
+from guardmw.policy.schema import Argument, JsonSchema, Policy
+from guardmw.policy.sequencelint import Remarks, Severity, contradicting_sequences
 from guardmw.types import Surface
-
-Severity = Literal["error", "warning"]
-"""`error`: part of the policy can't work as written; `warning`: it works, and may surprise."""
 
 SHORT_CHARS = 40
 """A description of what is unsafe with fewer characters than this says little to a guard without precedents."""
@@ -31,9 +29,6 @@ class Advice:
     key: str
     message: str
     severity: Severity = "warning"
-
-
-Remarks = Iterator[tuple[str, str, Severity]]
 
 
 def lint(policy_set: PolicySet) -> list[Advice]:
@@ -101,11 +96,6 @@ def _leaking_modes(policy: Policy) -> Remarks:
         yield "mode", "`shadow` records decisions and enforces none", "warning"
 
 
-def _unenforced_budget(policy: Policy) -> Remarks:
-    if policy.tools.risk_budget is not None:
-        yield "tools.risk_budget", "the risk budget is not enforced yet", "warning"
-
-
 def _shadowed_rules(policy: Policy) -> Remarks:
     rules = policy.tools.rules
     for (before, first), (place, rule) in combinations(enumerate(rules), 2):
@@ -116,7 +106,7 @@ def _shadowed_rules(policy: Policy) -> Remarks:
 
 def _idle_rules(policy: Policy) -> Remarks:
     for place, rule in enumerate(policy.tools.rules):
-        if rule.args and rule.action in (rule.otherwise, "deny"):
+        if rule.conditional and rule.action in (rule.otherwise, "deny"):
             message = f"a call with good arguments is met with `{rule.action}`, as hard as one with bad ones"
             yield f"tools.rules.{place}.action", message, "warning"
 
@@ -134,60 +124,35 @@ def _loose_arguments(policy: Policy) -> Remarks:
                 yield f"{key}.minimum", "above `maximum`: no value passes", "error"
 
 
+def _loose_schemas(policy: Policy) -> Remarks:
+    for key, schema in _schemas(policy):
+        if not schema:
+            yield key, "an empty schema: any value fits", "warning"
+        for path, keyword, kind in unguarded_types(schema):
+            message = f"binds values of the type {kind} only, every other value passes: add `type: {kind}`"
+            yield ".".join((key, *path, keyword)), message, "warning"
+        for path, pattern in patterns(schema):
+            if not _anchored(pattern):
+                message = "the pattern may match anywhere in the argument: anchor it with ^ or $"
+                yield ".".join((key, *path)), message, "warning"
+    for place, rule in enumerate(policy.tools.rules):
+        for name in optional_properties(rule.fits or {}):
+            message = f"a call without {name!r} passes: add `required` if it must be given"
+            yield f"tools.rules.{place}.schema.properties.{name}", message, "warning"
+
+
+def _schemas(policy: Policy) -> Iterator[tuple[str, JsonSchema]]:
+    """The JSON Schemas of the policy's tool rules, and where they stand."""
+    for place, rule in enumerate(policy.tools.rules):
+        if rule.fits is not None:
+            yield f"tools.rules.{place}.schema", {"type": "object", **rule.fits} if rule.fits else {}
+        for name, one in rule.args.items():
+            if one.fits is not None:
+                yield f"tools.rules.{place}.args.{name}.schema", one.fits
+
+
 def _anchored(pattern: str) -> bool:
     return pattern.startswith(("^", r"\A")) or pattern.endswith(("$", r"\Z"))
-
-
-def _contradicting_sequences(policy: Policy) -> Remarks:
-    sequences = policy.tools.sequences
-    for rule in sequences:
-        if rule.at_most == 0:
-            message = f"{rule.tool} may never be called: `action: deny` says so more plainly"
-            yield f"tools.sequences.{rule.name}", message, "warning"
-        if why := _impossible(rule, policy):
-            yield f"tools.sequences.{rule.name}", why, "error"
-    for needs in (rule for rule in sequences if rule.before and rule.require):
-        for bars in (rule for rule in sequences if rule.after and rule.never):
-            if _covers(bars.never, needs.before) and _covers(bars.after, needs.require):
-                message = (
-                    f"{needs.before} needs {needs.require} first, and {bars.name} forbids it after that: it never runs"
-                )
-                yield f"tools.sequences.{needs.name}", message, "error"
-
-
-def _impossible(rule: SequenceRule, policy: Policy) -> str | None:
-    if rule.before and _covers(rule.before, rule.require):
-        return f"{rule.before} needs itself first: it never runs"
-    if rule.require and _denied(rule.require, policy):
-        return f"{rule.before} needs {rule.require}, which the rules deny: it never runs"
-    if circle := _circle(rule, policy.tools.sequences):
-        return f"{' needs '.join(circle)}: none of them ever runs"
-    return None
-
-
-def _denied(tool: str, policy: Policy) -> bool:
-    """True when every call of the exact name `tool` is denied."""
-    for rule in policy.tools.rules:
-        if fnmatchcase(tool, rule.tool):
-            return rule.action == "deny" and (not rule.args or rule.otherwise == "deny")
-    return policy.tools.default == "deny"
-
-
-def _circle(start: SequenceRule, sequences: Iterable[SequenceRule]) -> list[str] | None:
-    """The chain of exact names that leads from what `start` requires back to what it stands before."""
-    needs = {rule.before: rule.require for rule in sequences if rule.before and rule.require}
-    chain = [start.before or ""]
-    while (wanted := needs.get(chain[-1])) is not None:
-        chain.append(wanted)
-        if wanted == start.before:
-            return chain if len(chain) > 2 else None
-        if wanted in chain[:-1]:
-            return None
-    return None
-
-
-def _covers(pattern: str | None, name: str | None) -> bool:
-    return pattern is not None and name is not None and (pattern == name or fnmatchcase(name, pattern))
 
 
 def _slow_patterns(policy: Policy) -> Remarks:
@@ -225,7 +190,7 @@ _RULES: tuple[Callable[[Policy], Remarks], ...] = (
     _shadowed_rules,
     _idle_rules,
     _loose_arguments,
-    _contradicting_sequences,
-    _unenforced_budget,
+    _loose_schemas,
+    contradicting_sequences,
     _slow_patterns,
 )

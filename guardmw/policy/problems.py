@@ -15,7 +15,8 @@ from guardmw.policy.yamltree import Node, Path, dotted
 _VALUE_MENDS = (
     ("not a regular expression", "Write a Python regular expression, best in single quotes so that backslashes stay."),
     ("ask_above", "Lower ask_above or raise block_above."),
-    ("a sequence rule", "Give exactly one of these pairs of keys."),
+    ("a sequence rule is", "Give exactly one of these pairs of keys."),
+    ("`match` belongs", "Remove `match`, or make it a rule with `taint` and `never_into`."),
     ("twice", "Rename one of them, or join the two."),
 )
 
@@ -53,7 +54,8 @@ def nearest(name: str, known: Iterable[str], otherwise: str) -> str:
 def _explain_one(finding: dict[str, Any], tree: Node) -> PolicyError:
     path: Path = finding["loc"]
     problem, mend = _words(finding, path)
-    path = _blame(path, problem, tree)
+    within = finding.get("ctx", {}).get("path", ()) if finding["type"] == "json_schema" else ()
+    path = (*path, *within) if within else _blame(path, problem, tree)
     place = _locate(tree, path)
     return PolicyError(problem, mend=mend, file=place.file, line=place.line, key=dotted(path))
 
@@ -62,11 +64,13 @@ def _words(finding: dict[str, Any], path: Path) -> tuple[str, str]:
     key, found = str(path[-1]) if path else "", finding["input"]
     match finding["type"]:
         case "extra_forbidden":
-            known = list(_model_at(path[:-1]).model_fields)
+            known = [field.alias or name for name, field in _model_at(path[:-1]).model_fields.items()]
             comma = " If it belongs to the text before it, put that text in quotes." if found is None else ""
             return f"unknown key {key!r}", nearest(key, known, f"Known here: {', '.join(known)}.{comma}")
         case "missing":
             return f"the key {key!r} is missing", "Add it."
+        case "json_schema":
+            return finding["ctx"]["problem"], finding["ctx"]["mend"]
         case "literal_error":
             expected = finding["ctx"]["expected"]
             options = [option.strip(" '") for option in expected.replace(" or ", ", ").split(",")]

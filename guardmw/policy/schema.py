@@ -8,16 +8,22 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from guardmw.policy.toolschema import Argument as Argument
+from guardmw.policy.toolschema import Identifier, Model, Regex
+from guardmw.policy.toolschema import JsonSchema as JsonSchema
+from guardmw.policy.toolschema import OnBlock as OnBlock
+from guardmw.policy.toolschema import Results as Results
+from guardmw.policy.toolschema import SequenceRule as SequenceRule
+from guardmw.policy.toolschema import ToolRule as ToolRule
+from guardmw.policy.toolschema import Tools as Tools
 from guardmw.types import SURFACES, Action, Mode, PolicyRef, Surface
 
-Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Style = Literal["label", "mask", "hash"]
 """How a redaction looks: `label` ``[EMAIL]``, `mask` ``j***@***.com`` (kind still visible), `hash` ``[EMAIL:1f3a9c]``
@@ -34,21 +40,6 @@ OnGuardError = Literal["block", "allow", "fallback"]
 
 STRICTNESS_LOGITS = 2.0
 """How far strictness 0 or 1 moves a threshold, in logits of the calibrated probability."""
-
-
-def _regex(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"not a regular expression: {error}") from error
-    return pattern
-
-
-Regex = Annotated[str, AfterValidator(_regex)]
-
-
-class Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Precedent(Model):
@@ -124,54 +115,6 @@ class Detectors(Model):
     patterns: tuple[PatternDetector, ...] = ()
 
 
-class Argument(Model):
-    """What one argument of a tool call must look like; every condition given must hold."""
-
-    pattern: Regex | None = Field(None, description="Searched in the argument's text.")
-    one_of: tuple[Any, ...] | None = None
-    minimum: float | None = None
-    maximum: float | None = None
-
-
-class ToolRule(Model):
-    """For calls of `tool` (exact name or glob): `action`, or `otherwise` when an argument breaks its condition."""
-
-    tool: str = Field(min_length=1)
-    action: Literal["allow", "check", "ask", "deny"] = "check"
-    args: dict[str, Argument] = {}
-    otherwise: Literal["ask", "deny"] = "deny"
-
-
-class SequenceRule(Model):
-    """A rule over the order of calls: `never` B `after` A; before B `require` A; of one `tool` `at_most` n."""
-
-    name: Identifier
-    after: str | None = None
-    never: str | None = None
-    before: str | None = None
-    require: str | None = None
-    tool: str | None = None
-    at_most: int | None = Field(None, ge=0)
-
-    @model_validator(mode="after")
-    def _one_form(self) -> Self:
-        given = {
-            key for key in ("after", "never", "before", "require", "tool", "at_most") if getattr(self, key) is not None
-        }
-        if given not in ({"after", "never"}, {"before", "require"}, {"tool", "at_most"}):
-            raise ValueError(
-                "a sequence rule is `after` with `never`, `before` with `require`, or `tool` with `at_most`"
-            )
-        return self
-
-
-class Tools(Model):
-    default: Literal["allow", "check", "ask", "deny"] = "check"
-    rules: tuple[ToolRule, ...] = ()
-    sequences: tuple[SequenceRule, ...] = ()
-    risk_budget: float | None = Field(None, gt=0)
-
-
 class Streaming(Model):
     """How streamed text is cut into checks. Chunks are counted in tokens of four characters."""
 
@@ -196,10 +139,12 @@ class GuardErrors(Model):
 
 
 class Limits(Model):
-    """`deadline_ms` bounds one check, waiting included; `checks_per_s` one agent's guard calls (None: no limit)."""
+    """`deadline_ms` bounds one check, waiting included; `checks_per_s` one agent's guard calls (None: no limit);
+    `refusals` how often a run may be refused the same tool on the same ground: the last time ends the run."""
 
     deadline_ms: int = Field(2000, ge=1, le=600_000)
     checks_per_s: float | None = Field(None, gt=0)
+    refusals: int = Field(3, ge=1, le=1000)
 
 
 class Messages(Model):

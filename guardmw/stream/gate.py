@@ -23,7 +23,7 @@ from guardmw.stream.items import Blocked, Delta, Item, Opaque, Released, StreamS
 from guardmw.stream.stats import StreamStats
 from guardmw.stream.window import MAX_CHUNK_CHARS, Chunk, ReleaseMode, StreamWindow
 from guardmw.telemetry.record import StreamSpan
-from guardmw.types import Check, Decision, Message, ToolCall
+from guardmw.types import Check, Decision, Message, Origin, ToolCall
 
 __all__ = ["Blocked", "Delta", "Item", "Opaque", "Released", "Text", "guard_stream"]
 
@@ -44,6 +44,7 @@ def guard_stream(
     agent: str,
     conversation: tuple[Message, ...] = (),
     calls: tuple[ToolCall, ...] = (),
+    origin: Origin | None = None,
     parent: Context | None = None,
 ) -> AsyncGenerator[Item, None]:
     """Guards one answer of a model: yields what may be shown, in the order of the source.
@@ -53,7 +54,7 @@ def guard_stream(
     after everything received before them was judged and released. Closing or cancelling the generator closes the
     source and ends every task. `parent` is the trace context (None: the current one).
     """
-    stream = _GuardedStream(checker, policy, agent=agent, conversation=conversation, calls=calls)
+    stream = _GuardedStream(checker, policy, agent=agent, conversation=conversation, calls=calls, origin=origin)
     return stream.run(source, parent)
 
 
@@ -86,9 +87,10 @@ class _GuardedStream:
         agent: str,
         conversation: tuple[Message, ...],
         calls: tuple[ToolCall, ...],
+        origin: Origin | None,
     ) -> None:
         self._checker, self._policy, self._agent = checker, policy, agent
-        self._conversation, self._calls = conversation, calls
+        self._conversation, self._calls, self._origin = conversation, calls, origin
         self._id = uuid4().hex
         self._mode: ReleaseMode = "shadow" if policy.mode == "shadow" else policy.streaming.mode
         self._windows: dict[StreamSurface, StreamWindow] = {}
@@ -234,7 +236,7 @@ class _GuardedStream:
         check = Check(
             surface, chunk.text, self._agent,
             conversation=self._conversation, calls=self._calls,
-            stream_id=self._id, offset_chars=chunk.start, final=chunk.final,
+            stream_id=self._id, offset_chars=chunk.start, final=chunk.final, origin=self._origin,
         )  # fmt: skip
         decision = await self._checker.check(
             check, policy=self._policy, matches=chunk.matches, parent=self._span.context

@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from guardmw.types import Decision
 
-StreamSurface = Literal["output", "reasoning"]
-"""The surfaces that are streamed: what the user reads, and what the model thinks before."""
+StreamSurface = Literal["output", "reasoning", "tool_result"]
+"""The surfaces that are streamed: what the user reads, what the model thinks before, and what a tool writes while it
+runs."""
 
 
 @dataclass(frozen=True, slots=True)

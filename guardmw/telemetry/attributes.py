@@ -45,12 +45,15 @@ def of_event(decision: Decision, policy: Policy) -> Attributes:
 
 
 def of_result(decision: Decision) -> Attributes:
-    return {
+    attributes: Attributes = {
         names.RESULT_TYPE: names.RESULT_TYPE_VERDICT,
         names.RESULT_VALUE: names.RESULTS[decision.action],
         names.ACTION: names.effect(decision),
         names.MODE: decision.mode,
     }
+    if decision.approval is not None:
+        attributes[names.APPROVAL] = decision.approval
+    return attributes
 
 
 def of_verdict(verdict: Verdict, found: tuple[Finding, ...]) -> Attributes:

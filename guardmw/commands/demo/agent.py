@@ -12,6 +12,8 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Tool
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import tool
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
 from pydantic import ConfigDict
 
 from guardmw.commands.demo.watch import ToolUse, Watch
@@ -87,24 +89,48 @@ class MortalGuard:
         await self._guard.aclose()
 
 
-async def converse(model: BaseChatModel, middleware: GuardMiddleware, watch: Watch) -> None:
-    """One conversation with the agent, consumed as most applications do: ``stream_mode="messages"``."""
+async def converse(
+    model: BaseChatModel,
+    middleware: GuardMiddleware,
+    watch: Watch,
+    tools: Sequence[Any] = (),
+    people: Sequence[Any] = (),
+) -> None:
+    """One conversation with the agent, consumed as most applications do: ``stream_mode="messages"``. Each time a
+    person is asked, the next of `people` answers."""
     agent = create_agent(
         WatchedModel(inner=model, watch=watch),
-        [look_up_order, opening_hours],
+        [*(tools or (look_up_order, opening_hours))],
         system_prompt=SYSTEM_PROMPT,
         middleware=[middleware],
         name=AGENT,
+        checkpointer=InMemorySaver() if people else None,
     )
-    question: Any = {"messages": [{"role": "user", "content": watch.user}]}
-    stream: Any = agent.astream(question, stream_mode=["messages", "updates"])
+    given: Any = {"messages": [{"role": "user", "content": watch.user}]}
+    answers = iter(people)
+    while given is not None:
+        asked = await _consumed(agent, given, watch)
+        decisions = next(answers, None) if asked else None
+        given = None if decisions is None else Command(resume={"decisions": decisions})
+        for use, decision in zip(asked, decisions or (), strict=False):
+            note = decision.get("message", "")
+            use.asked = f"a person was asked: {decision['type']}{f' ({note})' if note else ''}"
+    watch.ends()
+
+
+async def _consumed(agent: Any, given: Any, watch: Watch) -> list[ToolUse]:
+    """Streams one run to its end or its interrupt; the calls that a person is asked about."""
+    asked: list[ToolUse] = []
+    stream = agent.astream(given, {"configurable": {"thread_id": "demo"}}, stream_mode=["messages", "updates"])
     async with aclosing(stream) as events:
         async for mode, event in events:
             if mode == "messages":
                 _shown(event[0], watch)
+            elif interrupts := event.get("__interrupt__"):
+                asked = _asked(interrupts[0].value, watch)
             else:
                 _ran(event, watch)
-    watch.ends()
+    return asked
 
 
 def _shown(message: Any, watch: Watch) -> None:
@@ -112,14 +138,31 @@ def _shown(message: Any, watch: Watch) -> None:
         watch.user_sees(message.text)
 
 
+def _asked(request: dict[str, Any], watch: Watch) -> list[ToolUse]:
+    """The newest calls that are like those of `request`."""
+    uses = [step for step in watch.steps if isinstance(step, ToolUse) and not step.asked]
+    names = [action["name"] for action in request["action_requests"]]
+    asked = [use for use in uses if use.name in names and not use.result][-len(names) :]
+    for use in asked:
+        use.asked = "a person is asked …"
+    return asked
+
+
 def _ran(update: dict[str, Any], watch: Watch) -> None:
     messages = [message for change in update.values() for message in (change or {}).get("messages", [])]
     for message in messages:
         if isinstance(message, AIMessage):
-            for call in message.tool_calls:
-                arguments = ", ".join(f"{name}={value!r}" for name, value in call["args"].items())
-                watch.tool_ran(ToolUse(call["name"], arguments))
-        elif isinstance(message, ToolMessage):
-            waiting = (step for step in watch.steps if isinstance(step, ToolUse) and step.name == message.name)
-            for use in waiting:
-                use.result = use.result or message.text
+            _called(message, watch)
+        elif isinstance(message, ToolMessage) and (use := watch.tool_use(message.tool_call_id)) is not None:
+            use.result = use.result or message.text
+            use.refused = message.status == "error"
+
+
+def _called(message: AIMessage, watch: Watch) -> None:
+    for call in message.tool_calls:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in call["args"].items())
+        use = watch.tool_use(call["id"])
+        if use is None:
+            watch.tool_ran(ToolUse(call["name"], arguments, id=call["id"]))
+        else:  # the same message again: a person changed the call
+            use.arguments = arguments

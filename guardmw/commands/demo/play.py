@@ -17,9 +17,9 @@ from guardmw.commands._output import print_json
 from guardmw.commands.demo import rows, screen
 from guardmw.commands.demo.agent import AGENT, MortalGuard, converse
 from guardmw.commands.demo.scenarios import DemoError, Scenario
-from guardmw.commands.demo.watch import Watch
+from guardmw.commands.demo.watch import ToolUse, Watch
 from guardmw.guard import resolve_guard
-from guardmw.policy.load import load_policies
+from guardmw.policy.load import load_policies, parse_policy
 from guardmw.telemetry.tree import collect_spans
 from guardmw_langgraph import GuardMiddleware
 from guardmw_langgraph.scripted import ScriptedChatModel
@@ -83,7 +83,8 @@ def _prepared(stage: Stage, scenario: Scenario) -> Run:
     checks_left = scenario.guard_dies_after
     guard = stage.guard if checks_left is None else MortalGuard(stage.guard, checks_left)
     watch = Watch(scenario.user)
-    middleware = GuardMiddleware(stage.policy, guard=guard, agent=AGENT, recorder=watch)
+    policy = stage.policy if scenario.policy is None else parse_policy(scenario.policy)
+    middleware = GuardMiddleware(policy, guard=guard, agent=AGENT, recorder=watch)
     return Run(scenario, stage.model_for(scenario), middleware, watch)
 
 
@@ -99,7 +100,7 @@ async def _show_run(console: Console, run: Run) -> None:
     with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
         refresher = asyncio.create_task(_refresh(live, title, watch))
         try:
-            await converse(run.model, run.middleware, watch)
+            await converse(run.model, run.middleware, watch, run.scenario.tools, run.scenario.people)
         finally:
             refresher.cancel()
         live.update(screen.conversation(title, watch), refresh=True)
@@ -122,6 +123,11 @@ def _result(scenario: Scenario, watch: Watch) -> dict[str, Any]:
         "withheld_chars": watch.withheld_chars,
         "redactions": watch.labels,
         "checks": len(watch.judged),
+        "tools": [
+            {"call": f"{use.name}({use.arguments})", "asked": use.asked, "refused": use.refused, "result": use.result}
+            for use in watch.steps
+            if isinstance(use, ToolUse)
+        ],
         "first_words_ms": None if watch.first_shown_s is None else round(1e3 * watch.first_shown_s, 1),
         "total_ms": None if watch.ended_s is None else round(1e3 * watch.ended_s, 1),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from guardmw.commands.demo import shop
 from guardmw.errors import GuardmwError
 from guardmw.types import Action
 
@@ -18,7 +19,8 @@ class DemoError(GuardmwError):
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """One conversation with a scripted model. `expected` is the most severe action that it should meet; the guard
-    fails after `guard_dies_after` checks of the answer (None: it lives)."""
+    fails after `guard_dies_after` checks of the answer (None: it lives). `policy` is the text of a policy of its own,
+    `tools` what the agent has instead of looking up orders, `people` what a person says each time one is asked."""
 
     name: str
     title: str
@@ -26,6 +28,9 @@ class Scenario:
     turns: tuple[Any, ...]
     expected: Action
     guard_dies_after: int | None = None
+    policy: str | None = None
+    tools: tuple[Any, ...] = ()
+    people: tuple[Any, ...] = ()
 
 
 SCENARIOS: dict[str, Scenario] = {
@@ -87,6 +92,16 @@ SCENARIOS: dict[str, Scenario] = {
             ),
             "block",
             guard_dies_after=2,
+        ),
+        Scenario(
+            "tools",
+            "Calls of tools: one allowed, one refused, one redacted, two that a person decides",
+            shop.USER,
+            shop.TURNS,
+            "block",
+            policy=shop.POLICY,
+            tools=shop.TOOLS,
+            people=shop.PEOPLE,
         ),
     )
 }  # fmt: skip

@@ -35,7 +35,9 @@ def _user(watch: Watch) -> Text:
 
 def _tool(use: ToolUse) -> Text:
     call = Text.assemble(("tool   ", "bold blue"), printable(f"{use.name}({use.arguments})"))
-    return call.append(f" → {printable(use.result)}", style="dim") if use.result else call
+    if use.asked:
+        call.append(f" · {printable(use.asked)}", style="magenta")
+    return call.append(f" → {printable(use.result)}", style="red" if use.refused else "dim") if use.result else call
 
 
 def _said(said: Said, watch: Watch) -> list[RenderableType]:

@@ -34,9 +34,14 @@ class Said:
 
 @dataclass(slots=True)
 class ToolUse:
+    """A call in the agent's state: what was asked and answered about it, and what came back."""
+
     name: str
     arguments: str
     result: str = ""
+    id: str | None = None
+    asked: str = ""
+    refused: bool = False
 
 
 @dataclass(slots=True)
@@ -90,6 +95,11 @@ class Watch:
 
     def tool_ran(self, tool: ToolUse) -> None:
         self.steps.append(tool)
+
+    def tool_use(self, call_id: str | None) -> ToolUse | None:
+        """The newest call of that id."""
+        uses = (step for step in reversed(self.steps) if isinstance(step, ToolUse))
+        return next((use for use in uses if use.id == call_id), None)
 
     def ends(self) -> None:
         self.ended_s = self.now_s

@@ -1,0 +1,149 @@
+"""What was decided about each call of a message, as it is kept in the message itself: so it survives restarts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final, Literal
+
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+
+from guardmw.types import Action, Approval, Decision, ToolCall
+from guardmw_langgraph.held import CALL_BLOCKS, call_ids
+from guardmw_langgraph.held import call_of as call_of
+from guardmw_langgraph.slots import Fields
+
+MARK: Final = "guardmw"
+"""The key of response_metadata under which a message says what the guard decided."""
+
+CallVerdict = Literal["pass", "ask", "refuse"]
+"""`pass` it may be made; `ask` when a person says so; `refuse` it is not made, its arguments were taken out."""
+
+NotMade = Literal["refused", "rejected", "responded", "ended"]
+"""Why a ToolMessage of ours stands where a result would: the policy `refused` the call, a person `rejected` it or
+`responded` in the tool's place, or the run `ended` before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallMark:
+    """What was decided about one call. `policies` are the hashes of those that let it pass, `risk` is P(unsafe),
+    `ground` the rule or category that decided, `schema` the JSON Schema of the arguments (of asked calls only)."""
+
+    id: str | None
+    name: str
+    verdict: CallVerdict
+    action: Action
+    policies: tuple[str, ...] = ()
+    risk: float = 0.0
+    ground: str = ""
+    why: str = ""
+    instead: str = ""
+    ends_run: bool = False
+    approval: Approval | None = None
+    schema: Fields | None = None
+
+    def may_be_made(self, policy_hash: str) -> bool:
+        """Whether the policy of that hash lets the call pass, or a person did under it."""
+        return (self.verdict == "pass" or self.approval in ("approve", "edit")) and policy_hash in self.policies
+
+    def as_field(self) -> Fields:
+        """As it stands in a message: plain values, and no key that says nothing."""
+        kept = {key: value for key, value in asdict(self).items() if value not in (None, "", 0.0, False, ())}
+        return {**kept, "policies": list(self.policies), "name": self.name}
+
+
+_NAMES: Final = frozenset(field.name for field in fields(CallMark))
+
+
+def mark_of(
+    call: ToolCall, decision: Decision, verdict: CallVerdict, policy_hash: str, *, instead: str = "",
+    schema: Fields | None = None,
+) -> CallMark:  # fmt: skip
+    return CallMark(
+        call.id, call.name, verdict, decision.action, (policy_hash,), round(decision.verdict.risk, 4),
+        ground(decision), decision.why if verdict != "pass" else "", instead, decision.ends_run, None, schema,
+    )  # fmt: skip
+
+
+def ground(decision: Decision) -> str:
+    """What decided: a rule or a category; without one the failure of the guard. It never quotes the call."""
+    found = max(decision.verdict.findings, key=lambda finding: finding.probability, default=None)
+    if decision.verdict.error is not None and found is None:
+        return decision.verdict.error
+    return found.category if found is not None and decision.action != "allow" else ""
+
+
+def marks_of(message: BaseMessage) -> list[CallMark]:
+    """What the message says was decided about its calls; nothing when no guard was there, or it can't be read."""
+    mark = message.response_metadata.get(MARK)
+    kept = mark.get("calls") if isinstance(mark, dict) else None
+    found = [_read(one) for one in kept or () if isinstance(one, dict)]
+    return [one for one in found if one is not None]
+
+
+def _read(kept: Mapping[str, Any]) -> CallMark | None:
+    known = {key: value for key, value in kept.items() if key in _NAMES}
+    try:
+        return CallMark(**{**known, "policies": tuple(known.get("policies", ()))})
+    except TypeError:
+        return None
+
+
+def joined(inner: Sequence[Fields], outer: Sequence[Fields]) -> list[Fields]:
+    """The marks of calls that passed two guards: what held a call back counts, the inner one first."""
+    before = {one.get("id"): one for one in inner}
+    merged = []
+    for one in outer:
+        other = before.get(one.get("id"))
+        policies = [*(other or {}).get("policies", ()), *one.get("policies", ())]
+        first = other if other is not None and other.get("verdict") != "pass" else one
+        merged.append({**first, "policies": policies, "risk": max(one.get("risk", 0), (other or one).get("risk", 0))})
+    return merged
+
+
+def with_calls(message: AIMessage, calls: Sequence[ToolCall], marks: Sequence[CallMark]) -> AIMessage:
+    """`message` with the arguments of `calls` (None of whose ids changes) and `marks`; other spellings of a call that
+    changed go, since they would still show what it was."""
+    changed = {now.id for now, before in zip(calls, map(call_of, message.tool_calls), strict=True) if now != before}
+    tool_calls = [
+        {**old, "name": now.name, "args": json.loads(now.arguments)}
+        for old, now in zip(message.tool_calls, calls, strict=True)
+    ]
+    mark = {**message.response_metadata.get(MARK, {}), "calls": [one.as_field() for one in marks]}
+    update: Fields = {"tool_calls": tool_calls, "response_metadata": {**message.response_metadata, MARK: mark}}
+    if changed:
+        update["content"] = _unspelled(message.content, changed)
+        spelled = ("tool_calls", "function_call")
+        update["additional_kwargs"] = {k: v for k, v in message.additional_kwargs.items() if k not in spelled}
+    return message.model_copy(update=update)
+
+
+def _unspelled(content: Any, changed: set[str | None]) -> Any:
+    if not isinstance(content, list):
+        return content
+    return [
+        block
+        for block in content
+        if not (isinstance(block, dict) and block.get("type") in CALL_BLOCKS and call_ids(block) & changed)
+    ]
+
+
+def not_made(name: str, call_id: str, text: str, how: NotMade, ground: str = "") -> ToolMessage:
+    """Stands in the state where the result of a call would stand that was not made."""
+    status: Literal["success", "error"] = "success" if how == "responded" else "error"
+    mark = {"call": how, "ground": ground}
+    return ToolMessage(text, name=name, tool_call_id=call_id, status=status, response_metadata={MARK: mark})
+
+
+def call_state(message: ToolMessage) -> NotMade | Literal["withheld"] | None:
+    """What our own mark on a tool's message says: why the call wasn't made, or that its result was withheld."""
+    mark = message.response_metadata.get(MARK)
+    if not isinstance(mark, dict):
+        return None
+    how = mark.get("call")
+    return how if how in ("refused", "rejected", "responded", "ended", "withheld") else None
+
+
+def refused_ground(message: ToolMessage) -> str:
+    return str(message.response_metadata[MARK].get("ground", ""))

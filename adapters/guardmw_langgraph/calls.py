@@ -1,0 +1,112 @@
+"""The calls of one answer, judged in their listed order before anyone sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from guardmw.policy.arguments import parse_arguments
+from guardmw.policy.automaton import automaton_for
+from guardmw.policy.outcome import RuleOutcome
+from guardmw.policy.schema import Policy
+from guardmw.types import Decision, Message, ToolCall
+from guardmw_langgraph.callmarks import CallMark
+from guardmw_langgraph.held import Held
+from guardmw_langgraph.history import Past
+from guardmw_langgraph.loop import Loop
+from guardmw_langgraph.seam import JudgedCall, Seam
+
+MALFORMED = RuleOutcome(
+    "deny", "arguments", "its arguments are no JSON object", "Call it again with its arguments as one JSON object."
+)
+REPEATED = RuleOutcome("deny", "call-id", "its id is that of an earlier call in the same message")
+UNKNOWN_TOOL = "unknown_tool"
+"""What a refused call is called whose tool the agent doesn't have: the name itself is the model's text."""
+
+NO_SUCH_TOOL = "there is no tool of the name that was called"
+NOBODY_TO_ASK = "it needs a person's approval, and nobody can be asked: the agent runs without a checkpointer"
+
+
+@dataclass
+class Calls:
+    """Judges calls and keeps what was decided as `marks`, one for every call that stays in the message.
+
+    Outside an agent's loop, where nobody could answer it, a call that may not be made is taken out of the message.
+    Within one it stays without its arguments, so that the agent can be told why and go on; without its name too, when
+    that is none of the agent's tools. A call that a person is to decide about stays as it is.
+    """
+
+    seam: Seam
+    policy: Policy
+    past: Past
+    conversation: tuple[Message, ...]
+    loop: Loop | None
+    marks: list[CallMark] = field(default_factory=list)
+    kept_back: Decision | None = None
+
+    async def judge(self, held: Held) -> Decision | None:
+        """Decides every call in `held`; the decision by which the first one was taken out, if any was."""
+        ids: set[str] = set()
+        taken_out: Decision | None = None
+        for place, call in enumerate(held.calls):
+            if call is None:
+                continue
+            repeated = self.loop is not None and call.id is not None and call.id in ids
+            judged = await self._judged(call, repeated=repeated)
+            held.calls[place] = None if repeated else self._kept(judged)
+            if held.calls[place] is None and not repeated:
+                taken_out = taken_out or judged.decision
+            ids |= {call.id} if call.id else set()
+        return taken_out
+
+    async def mark(self, call: ToolCall) -> tuple[ToolCall, CallMark]:
+        """Decides about a `call` that has an answer in this loop: as it stays, and what was decided."""
+        kept = self._kept(await self._judged(call, repeated=False))
+        return kept or ToolCall(call.name, "{}", call.id), self.marks[-1]
+
+    async def _judged(self, call: ToolCall, *, repeated: bool) -> JudgedCall:
+        rule = REPEATED if repeated else None
+        if rule is None and self._answerable(call) and parse_arguments(call.arguments) is None:
+            rule = MALFORMED
+        judged = await self.seam.judge_call(call, self.past, self.policy, conversation=self.conversation, rule=rule)
+        if judged.verdict == "pass" and judged.kept is not None:
+            self.past = replace(self.past, risk=self.past.risk + judged.decision.verdict.risk)
+        if judged.verdict == "pass" or (judged.verdict == "ask" and self._askable(call)):
+            self.past = self.past.after(automaton_for(self.policy), judged.kept or call)
+        return judged
+
+    def _kept(self, judged: JudgedCall) -> ToolCall | None:
+        """The call as it stays in the message, None when it goes."""
+        call, verdict = judged.asked, judged.verdict
+        if verdict != "pass" and not self._answerable(call):
+            self.kept_back = self.kept_back or judged.decision
+            return None
+        if verdict != "pass" and not self._has_tool(call):
+            return self._kept_nameless(judged)
+        mark = judged.mark(self.policy, schema=self.loop.schema(call.name) if self.loop and verdict == "ask" else None)
+        if verdict == "ask" and not self._askable(call):
+            mark = replace(mark, verdict="refuse", why=f"{NOBODY_TO_ASK} ({mark.why})", schema=None)
+        self.marks.append(mark)
+        if mark.verdict != "pass":
+            self.kept_back = self.kept_back or judged.decision
+        return ToolCall(call.name, "{}", call.id) if mark.verdict == "refuse" else judged.kept
+
+    def _kept_nameless(self, judged: JudgedCall) -> ToolCall:
+        """What stays of a call that isn't made, of a tool that the agent doesn't have."""
+        tools = ", ".join(self.loop.tools) if self.loop else ""
+        instead = f"Call one of these: {tools}." if tools else ""
+        mark = replace(
+            judged.mark(self.policy), name=UNKNOWN_TOOL, verdict="refuse", why=NO_SUCH_TOOL, instead=instead
+        )  # fmt: skip
+        self.marks.append(mark)
+        self.kept_back = self.kept_back or replace(judged.decision, why=NO_SUCH_TOOL)
+        return ToolCall(UNKNOWN_TOOL, "{}", judged.asked.id)
+
+    def _answerable(self, call: ToolCall) -> bool:
+        """Whether the agent can be told why `call` isn't made."""
+        return self.loop is not None and bool(call.id) and self.loop.answers(call.name)
+
+    def _has_tool(self, call: ToolCall) -> bool:
+        return self.loop is not None and call.name in self.loop.tools
+
+    def _askable(self, call: ToolCall) -> bool:
+        return self._answerable(call) and self._has_tool(call) and self.loop is not None and self.loop.can_ask

@@ -1,0 +1,107 @@
+"""What a tool returned, read as the model will read it, and put together again from what it may read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from langchain_core.messages import ToolMessage
+
+from guardmw_langgraph.prose import content_text
+from guardmw_langgraph.slots import Fields
+
+_MEDIA: Final = {
+    "audio": "audio", "document": "file", "file": "file", "image": "image", "image_url": "image",
+    "input_audio": "audio", "input_file": "file", "input_image": "image", "media": "file", "video": "video",
+}  # fmt: skip
+"""Types of content blocks that hold no text anybody judges, and what to call them."""
+
+_BINARY_SHARE: Final = 0.1
+"""A text with a larger share of control characters is binary data that was taken for text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """`text` is all that can be read in a content, as the model will read it; `media` are its other parts."""
+
+    text: str
+    media: tuple[Fields, ...] = ()
+    binary: bool = False
+
+    @property
+    def kinds(self) -> list[str]:
+        """What there is besides text: ``image``, ``audio``, ``video``, ``file``, ``binary data``."""
+        return [_MEDIA[block["type"]] for block in self.media] + ["binary data"] * self.binary
+
+    def content(self, shown: str) -> Any:
+        """A content that says `shown`, with the media."""
+        return [{"type": "text", "text": shown}, *self.media] if self.media else shown
+
+    def without_media(self) -> str:
+        """The text, with a line for each of the media."""
+        left_out = (f"[{kind} left out: it can't be judged]" for kind in self.kinds)
+        return "\n".join(part for part in ("" if self.binary else self.text, *left_out) if part)
+
+    def described(self) -> str:
+        """What it was, without a word of it: ``JSON, 1,204 characters, 2 other parts: image``."""
+        counts = [f"{len(self.media)} other parts: {', '.join(dict.fromkeys(self.kinds))}"] if self.media else []
+        shape = "binary data" if self.binary else "JSON" if parsed(self.text) is not None else "text"
+        size = [f"{shape}, {len(self.text):,} characters"] if self.text else []
+        return ", ".join([*size, *counts])
+
+
+def read(value: Any) -> Reading:
+    """`value` (a text, content blocks, or anything else that LangChain makes a text of) as the model will read it."""
+    if isinstance(value, str):
+        return Reading(value, binary=_is_binary(value))
+    if isinstance(value, bytes | bytearray):
+        return Reading(str(value), binary=_is_binary(bytes(value).decode("utf-8", "replace")))
+    if isinstance(value, Sequence) and value and all(map(_is_block, value)):
+        media = tuple(one for one in value if isinstance(one, dict) and one.get("type") in _MEDIA)
+        text = content_text(ToolMessage(list(value), tool_call_id=""))
+        return Reading(text, media, binary=_is_binary(text))
+    return Reading(_stringified(value))
+
+
+def parsed(text: str) -> dict[str, Any] | list[Any] | None:
+    """`text` as JSON object or list; None when it is neither."""
+    if text.lstrip()[:1] not in ("{", "["):
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict | list) else None
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Every string in plain data, keys of mappings too."""
+    match value:
+        case str():
+            yield value
+        case dict():
+            for key, part in value.items():
+                yield from texts_in(key)
+                yield from texts_in(part)
+        case list() | tuple() | set() | frozenset():
+            for part in value:
+                yield from texts_in(part)
+
+
+def _is_block(part: Any) -> bool:
+    return isinstance(part, str) or (isinstance(part, dict) and isinstance(part.get("type"), str))
+
+
+def _is_binary(text: str) -> bool:
+    odd = sum(1 for character in text if character == "\ufffd" or (character < " " and character not in "\t\n\r\f\x1b"))
+    return odd > _BINARY_SHARE * len(text)
+
+
+def _stringified(value: Any) -> str:
+    """As LangChain writes a tool's value into a message."""
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        return str(value)

@@ -1,0 +1,187 @@
+"""The calls that were made in a conversation, read from its messages and folded into what the rules need to know.
+
+Nothing is kept but what the messages say, so that restarts, retries, forks and time travel all see the history of the
+branch they are on. What was read once is remembered per list of messages, and compared before it is used again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from threading import Lock
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+
+from guardmw.policy.automaton import Automaton, Ended, State, automaton_for
+from guardmw.policy.schema import Policy
+from guardmw.types import ToolCall
+from guardmw_langgraph.callmarks import MARK, CallMark, call_of, call_state, marks_of, refused_ground
+from guardmw_langgraph.prose import content_text
+
+RECENT_CALLS = 24
+"""So many of the newest calls a guard is shown."""
+
+REMEMBERED = 64
+"""So many conversations are remembered; reading one again costs some microseconds a message."""
+
+SNAPSHOT_EVERY = 64
+"""After so many messages the state is kept, for conversations that go back and on from there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What came before a call: the state of the rules and the newest calls made in the conversation; and in the run,
+    which begins with the user's newest message, the risk of its allowed calls and how many messages were refused a
+    call, by tool and ground."""
+
+    state: State
+    calls: tuple[ToolCall, ...] = ()
+    risk: float = 0.0
+    refusals: Mapping[tuple[str, str], int] = field(default_factory=dict)
+
+    def after(self, automaton: Automaton, call: ToolCall, ended: Ended = "pending", result: str = "") -> Past:
+        state = automaton.step(self.state, call, ended, result)
+        # Not `replace`, which takes half the time of reading a conversation.
+        return Past(state, (*self.calls, call)[-RECENT_CALLS:], self.risk, self.refusals)
+
+
+@dataclass(slots=True)
+class _Read:
+    """A conversation as it was read: its messages, and the past before some of them."""
+
+    messages: list[BaseMessage] = field(default_factory=list)
+    snapshots: list[tuple[int, Past]] = field(default_factory=list)
+
+    def shared_with(self, messages: Sequence[BaseMessage]) -> int:
+        """How many messages from the start on are the same."""
+        known = self.messages
+        if known == messages[: len(known)]:  # the same objects compare at the speed of pointers
+            return len(known)
+        pairs = zip(known, messages, strict=False)
+        return next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(known), len(messages)))
+
+    def rewind(self, shared: int) -> tuple[int, Past | None]:
+        """Forgets what isn't shared; the place to read on from, and the past there."""
+        while self.snapshots and self.snapshots[-1][0] > shared:
+            self.snapshots.pop()
+        place, past = self.snapshots[-1] if self.snapshots else (0, None)
+        del self.messages[place:]
+        return place, past
+
+
+class CallHistory:
+    """Reads conversations. Safe to use from several threads and event loops."""
+
+    def __init__(self) -> None:
+        self._read: OrderedDict[tuple[str, object], _Read] = OrderedDict()
+        self._lock = Lock()
+
+    def past(self, messages: Sequence[BaseMessage], policy: Policy) -> Past:
+        """The past after all of `messages`. Calls of the newest AIMessage that have no result yet are `pending`."""
+        automaton = automaton_for(policy)
+        messages = messages if isinstance(messages, list) else list(messages)
+        if not messages:
+            return Past(automaton.start)
+        with self._lock:
+            return _fold(automaton, *self._settled(automaton, messages, policy.hash))
+
+    def before(self, messages: Sequence[BaseMessage], policy: Policy) -> Past:
+        """The past before the newest AIMessage of `messages`, whose calls are being judged."""
+        newest = _newest(messages)
+        return self.past(messages[: max(newest, 0)], policy)
+
+    def _settled(
+        self, automaton: Automaton, messages: list[BaseMessage], policy_hash: str
+    ) -> tuple[Past, Sequence[BaseMessage]]:
+        """The past before the newest AIMessage, and the messages from there on, which may still change."""
+        key = (policy_hash, messages[0].id or id(messages[0]))
+        read = self._read.setdefault(key, _Read())
+        self._read.move_to_end(key)
+        if len(self._read) > REMEMBERED:
+            self._read.popitem(last=False)
+        end = max(_newest(messages), 0)
+        place, past = read.rewind(min(read.shared_with(messages), end))
+        past = past or Past(automaton.start)
+        for group_end in _group_ends(messages, place, end):
+            past = _fold(automaton, past, messages[place:group_end])
+            read.messages += messages[place:group_end]
+            place = group_end
+            _snapshot(read.snapshots, place, past)
+        return past, messages[place:]
+
+
+def _snapshot(snapshots: list[tuple[int, Past]], place: int, past: Past) -> None:
+    """Keeps the newest one, and of the others one in SNAPSHOT_EVERY messages."""
+    if len(snapshots) > 1 and place - snapshots[-2][0] < SNAPSHOT_EVERY:
+        snapshots.pop()
+    snapshots.append((place, past))
+
+
+def _newest(messages: Sequence[BaseMessage]) -> int:
+    """The place of the newest AIMessage, -1 without one."""
+    return next((place for place in range(len(messages) - 1, -1, -1) if isinstance(messages[place], AIMessage)), -1)
+
+
+def _group_ends(messages: Sequence[BaseMessage], start: int, end: int) -> Iterable[int]:
+    """Where the groups in ``messages[start:end]`` end: an AIMessage and what follows it until the next one."""
+    for place in range(start + 1, end):
+        if isinstance(messages[place], AIMessage):
+            yield place
+    if end > start:
+        yield end
+
+
+def _fold(automaton: Automaton, past: Past, group: Sequence[BaseMessage]) -> Past:
+    """`past` after the messages of one group: an AIMessage first, if there is one."""
+    asking = next((message for message in group if isinstance(message, AIMessage) and message.tool_calls), None)
+    if asking is not None:
+        results = {one.tool_call_id: one for one in group if isinstance(one, ToolMessage)}
+        past = _called(automaton, past, asking, results)
+    if any(isinstance(message, HumanMessage) for message in group):
+        past = replace(past, risk=0.0, refusals={})
+    return past
+
+
+def _called(automaton: Automaton, past: Past, asking: AIMessage, results: Mapping[str, ToolMessage]) -> Past:
+    """`past` after the calls of `asking`, in their listed order."""
+    marks = {mark.id: mark for mark in marks_of(asking)}
+    refused: set[tuple[str, str]] = set()
+    risk = past.risk
+    for call in map(call_of, asking.tool_calls):
+        result = results.get(call.id or "")
+        how = call_state(result) if result is not None else None
+        if result is not None and how not in (None, "withheld"):
+            if how == "refused":
+                refused.add((call.name, refused_ground(result)))
+            continue
+        risk += _risk(marks.get(call.id), result)
+        past = _made(automaton, past, call, result)
+    counted = {**past.refusals, **{key: past.refusals.get(key, 0) + 1 for key in refused}} if refused else past.refusals
+    return Past(past.state, past.calls, risk, counted)
+
+
+def _risk(mark: CallMark | None, result: ToolMessage | None) -> float:
+    """What a call took of the run's risk budget: nothing when a person let it pass."""
+    if mark is not None:
+        return mark.risk if mark.verdict == "pass" else 0.0
+    noted = result.response_metadata.get(MARK) if result is not None else None
+    risk = noted.get("risk", 0.0) if isinstance(noted, dict) else 0.0
+    return float(risk) if isinstance(risk, int | float) else 0.0
+
+
+def _made(automaton: Automaton, past: Past, call: ToolCall, result: ToolMessage | None) -> Past:
+    """`past` after `call`, under the name it was called by, and the one it ran under if somebody redirected it."""
+    ended, text = _ending(result)
+    past = past.after(automaton, call, ended, text)
+    if result is not None and result.name and result.name != call.name:
+        past = replace(past, state=automaton.step(past.state, replace(call, name=result.name), ended, text))
+    return past
+
+
+def _ending(result: ToolMessage | None) -> tuple[Ended, str]:
+    if result is None:
+        return "pending", ""
+    if call_state(result) == "withheld":  # of a failure that nobody read only its effects count, as while it runs
+        return ("pending" if result.response_metadata[MARK].get("failed") else "hidden"), ""
+    return ("failed" if result.status == "error" else "done"), content_text(result)

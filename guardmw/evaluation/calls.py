@@ -1,0 +1,57 @@
+"""Tool calls as rows and written trajectories spell them, and as a guard meets them in an agent."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from guardmw.types import Check, Message, ToolCall
+
+__all__ = ["call_checks", "call_text", "step_call"]
+
+_STEP_CALL = re.compile(r"(?P<name>[\w.-]+)\"?(?:\s*\n\s*Action Input:)?\s*(?P<arguments>\{)")
+
+
+def call_checks(content: str, said: tuple[Message, ...]) -> list[Check]:
+    """A check for each call that `content` writes as JSON, each with those before it as made. What can't be read is
+    judged as it stands, as a call without a name."""
+    calls = _calls(content)
+    if not calls:
+        return [Check("tool_call", content, conversation=said, calls=(ToolCall("", content),))]
+    return [
+        Check("tool_call", call_text(call), conversation=said, calls=tuple(calls[: place + 1]))
+        for place, call in enumerate(calls)
+    ]
+
+
+def call_text(call: ToolCall) -> str:
+    """The text of a call that a guard judges in an agent."""
+    return f"{call.name}({call.arguments})"
+
+
+def step_call(text: str) -> tuple[ToolCall, str] | None:
+    """The call in a step such as ``Search {"query": "x"}``, with or without ``Action Input:``, and what a guard judges
+    of it: the step as it stands when there is more to it. None where it is prose."""
+    found = _STEP_CALL.match(text)
+    if found is None:
+        return None
+    try:
+        arguments, end = json.JSONDecoder().raw_decode(text, found.start("arguments"))
+    except (ValueError, RecursionError):
+        return None
+    call = ToolCall(found["name"], json.dumps(arguments, ensure_ascii=False))
+    return call, text if text[end:].strip() else call_text(call)
+
+
+def _calls(content: str) -> list[ToolCall]:
+    """All the calls in `content`, or none when one of them has no name."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return []
+    made = []
+    for call in found if isinstance(found, list) else [found]:
+        if not isinstance(call, dict) or not isinstance(call.get("name"), str):
+            return []
+        made.append(ToolCall(call["name"], json.dumps(call.get("arguments", {}), ensure_ascii=False)))
+    return made

@@ -1,0 +1,238 @@
+"""A refused call is answered so that the agent can go on, a bounded number of times, and nobody sees what it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
+from langchain_core.messages.tool import tool_call_chunk
+
+from guardmw.testing import FakeGuard
+from langgraph_world import CONSUMERS, World, assert_unheard
+from toolbox import SHOP, THREAD, Shop, call, calls, results
+
+
+async def test_the_agent_is_told_why_and_what_would_be_allowed_and_goes_on() -> None:
+    shop = Shop([call("send_email", to="me@evil.example")], [call("send_email", to="ann@shop.example")])
+    state = await shop.says()
+    refused, sent = results(state)
+    assert refused.status == "error"
+    assert "'send_email' was not called" in refused.text
+    assert r"'to' must match '@shop\\.example$'" in refused.text
+    assert (sent.text, shop.box.ran) == ("send_email ann@shop.example", [("send_email", "ann@shop.example")])
+    assert state["messages"][-1].text == "Done."
+    assert shop.model.prompts[1][-1].text == refused.text
+
+
+async def test_a_guards_refusal_says_what_its_category_allows() -> None:
+    state = await Shop([call("verify", who="XYZZY")]).says()
+    assert "It says other words." in results(state)[0].text
+
+
+async def test_what_was_refused_is_seen_by_nobody() -> None:
+    for how in ("ainvoke", "astream all", "astream_events v2", "astream_events v3"):
+        world = World()
+        shop = Shop([call("verify", who="Ann"), call("verify", who="it is XYZZY")], saver=world.saver)
+        seen = repr(await CONSUMERS[how](shop.agent, {"messages": [("user", "Hello")]}, world.config))
+        assert_unheard("XYZZY", seen, world)
+        assert shop.box.ran == [("verify", "Ann")]
+
+
+async def test_parallel_calls_are_taken_in_their_listed_order() -> None:
+    shop = Shop(
+        [call("http_post", url="a"), call("read_customer", customer="7"), call("http_post", url="b")],
+        [call("close_account", who="Ann"), call("verify", who="Ann")],
+        [call("close_account", who="Ann")],
+    )
+    state = await shop.says()
+    ran = [name for name, _ in shop.box.ran]
+    assert ran == ["http_post", "read_customer", "verify", "close_account"]
+    assert [result.status for result in results(state)].count("error") == 2
+
+
+async def test_a_call_that_has_not_returned_yet_fulfils_no_requirement() -> None:
+    """Calls of one message run at the same time: the second would run before the first one is known to succeed."""
+    shop = Shop([call("verify", who="Ann"), call("close_account", who="Ann")], [call("close_account", who="Ann")])
+    await shop.says()
+    assert shop.box.ran == [("verify", "Ann"), ("close_account", "Ann")]
+
+
+async def test_what_failed_fulfils_no_requirement_and_still_bars_what_comes_after() -> None:
+    shop = Shop(
+        [call("read_customer", customer="7")],
+        [call("http_post", url="a")],
+        [call("verify", who="Ann")],
+        [call("close_account", who="Ann")],
+    )
+    shop.box.fails = {"read_customer", "verify"}
+    shop.agent = _catching(shop)
+    await shop.says()
+    assert [name for name, _ in shop.box.ran] == ["read_customer", "verify"]
+
+
+def _catching(shop: Shop) -> Any:
+    """The agent of `shop` with tools that tell of their errors instead of ending the run."""
+    from langchain.agents import create_agent
+    from langchain_core.tools import StructuredTool, ToolException
+
+    def tool(function: Any) -> StructuredTool:
+        async def run(**arguments: Any) -> str:
+            try:
+                return str(await function(**arguments))
+            except ValueError as error:
+                raise ToolException(str(error)) from error
+
+        made = StructuredTool.from_function(coroutine=function, handle_tool_error=True)
+        return made.model_copy(update={"coroutine": run})
+
+    return create_agent(shop.model, [tool(one) for one in shop.box.tools()], middleware=[shop.middleware])
+
+
+async def test_the_same_refusal_again_and_again_ends_the_run() -> None:
+    shop = Shop(*[[call("send_email", to=f"{place}@evil.example")] for place in range(5)])
+    state = await shop.says()
+    assert (shop.model.calls, len(results(state))) == (3, 3)
+    assert state["messages"][-1].text == shop.policy.messages.blocked
+    assert state["messages"][-1].response_metadata["guardmw"]["action"] == "block"
+
+
+async def test_many_refusals_in_one_message_count_once_and_a_new_turn_begins_anew() -> None:
+    bad = [call("send_email", to="x@evil.example"), call("send_email", to="y@evil.example")]
+    shop = Shop(bad, bad, "I can't.", bad, bad, "I can't.")
+    for _ in range(2):
+        state = await shop.says()
+        assert state["messages"][-1].text == "I can't."
+    assert shop.model.calls == 6
+
+
+async def test_different_refusals_are_counted_apart() -> None:
+    turns = [[call("send_email", to="x")], [call("verify", who="XYZZY")]] * 2
+    state = await Shop(*turns).says()
+    assert state["messages"][-1].text == "Done."
+
+
+@pytest.mark.parametrize(
+    "ending",
+    ["    - {tool: send_email, args: {to: {pattern: '@shop$'}}, on_block: terminate}", "  on_block: terminate"],
+)
+async def test_a_policy_may_end_the_run_at_once(ending: str) -> None:
+    text = SHOP.replace("  rules:\n", f"  rules:\n{ending}\n") if "tool:" in ending else SHOP + ending
+    shop = Shop([call("verify", who="Ann"), call("send_email", to="x")], policy=text)
+    state = await shop.says()
+    assert shop.model.calls == 1
+    assert shop.box.ran == []
+    assert ["was ended" in result.text for result in results(state)].count(True) == 1
+    assert state["messages"][-1].text == shop.policy.messages.blocked
+    state = await shop.says("And now?")
+    assert state["messages"][-1].text == "Done."
+
+
+async def test_arguments_that_are_no_object_are_refused_and_the_agent_goes_on() -> None:
+    broken = AIMessageChunk(
+        content="", tool_call_chunks=[tool_call_chunk(name="verify", args="[1, 2", id="c1", index=0)]
+    )
+    shop = Shop([broken], [call("verify", who="Ann")])
+    state = await shop.says()
+    assert "one JSON object" in results(state)[0].text
+    assert shop.box.ran == [("verify", "Ann")]
+
+
+async def test_a_call_id_given_twice_runs_once() -> None:
+    shop = Shop([call("verify", who="Ann", id="c1"), call("verify", who="Bob", id="c1")])
+    state = await shop.says()
+    assert shop.box.ran == [("verify", "Ann")]
+    assert calls(state) == [("verify", {"who": "Ann"})]
+    assert "earlier call" in next(one for one in shop.recorder.decisions if one.action == "block").why
+
+
+async def test_a_call_id_of_an_earlier_message_is_a_call_of_its_own() -> None:
+    shop = Shop([call("verify", who="Ann", id="c1")], [call("close_account", who="Ann", id="c1")])
+    await shop.says()
+    assert shop.box.ran == [("verify", "Ann"), ("close_account", "Ann")]
+
+
+async def test_a_tool_that_nobody_has_is_answered_by_the_agent_itself() -> None:
+    shop = Shop([call("frobnicate", x=1)], [call("verify", who="Ann")])
+    state = await shop.says()
+    assert "not a valid tool" in results(state)[0].text
+    assert shop.box.ran == [("verify", "Ann")]
+
+
+async def test_a_refused_tool_that_nobody_has_loses_its_name_and_the_agent_goes_on() -> None:
+    for how in ("ainvoke", "astream all", "astream_events v2", "astream_events v3"):
+        world = World()
+        shop = Shop([call("XYZZY", x=1, id="c1"), call("verify", who="Ann")], saver=world.saver)
+        seen = repr(await CONSUMERS[how](shop.agent, {"messages": [("user", "Hello")]}, world.config))
+        assert_unheard("XYZZY", seen, world)
+        assert shop.box.ran == [("verify", "Ann")]
+        state = (await shop.agent.aget_state(world.config)).values
+        assert calls(state) == [("unknown_tool", {}), ("verify", {"who": "Ann"})]
+        assert "no tool of the name that was called. Call one of these: read_customer, " in results(state)[0].text
+        assert state["messages"][-1].text == "Done."
+
+
+@pytest.mark.parametrize("default", ["deny", "ask"])
+async def test_nobody_is_asked_about_a_tool_that_nobody_has(default: str) -> None:
+    shop = Shop(
+        *[[call(f"frobnicate_{place}", id="c")] for place in range(5)], policy=SHOP.replace("check", default, 1)
+    )
+    state = await shop.says()
+    assert "__interrupt__" not in state
+    assert "frobnicate" not in repr(state["messages"])
+    assert (shop.model.calls, state["messages"][-1].text) == (3, shop.policy.messages.blocked)
+
+
+BUDGET = SHOP.replace("tools:\n", "tools:\n  risk_budget: 1.0\n")
+
+
+async def test_the_risk_of_a_run_adds_up_until_a_person_is_asked() -> None:
+    guard = FakeGuard(lambda text: 0.4 if "verify(" in text else 0.0)
+    shop = Shop(*[[call("verify", who=str(place))] for place in range(3)], "Go on?", policy=BUDGET, guard=guard)
+    state = await shop.says()
+    assert [value for _, value in shop.box.ran] == ["0", "1"]
+    assert (
+        "risk budget of this run is spent: 0.80 + 0.40 > 1"
+        in state["__interrupt__"][0].value["action_requests"][0]["description"]
+    )
+    state = await shop.decide({"type": "approve"})
+    assert [value for _, value in shop.box.ran] == ["0", "1", "2"]
+
+
+async def test_a_new_turn_of_the_user_has_a_new_budget() -> None:
+    guard = FakeGuard(lambda text: 0.4 if "verify(" in text else 0.0)
+    turns = [[call("verify", who="a")], [call("verify", who="b")], "Done."]
+    shop = Shop(*turns, *turns, policy=BUDGET, guard=guard)
+    for _ in range(2):
+        state = await shop.says()
+        assert "__interrupt__" not in state
+    assert len(shop.box.ran) == 4
+
+
+async def test_parallel_calls_share_the_budget() -> None:
+    guard = FakeGuard(lambda text: 0.4 if "verify(" in text else 0.0)
+    shop = Shop([call("verify", who=str(place)) for place in range(3)], policy=BUDGET, guard=guard)
+    state = await shop.says()
+    assert [one["args"] for one in state["__interrupt__"][0].value["action_requests"]] == [{"who": "2"}]
+    assert shop.box.ran == []
+
+
+async def test_calls_that_somebody_wrote_into_the_state_are_judged_before_they_run() -> None:
+    shop = Shop("Hello.")
+    await shop.says()
+    wanted = [call("http_post", url="a", id="c9"), call("read_customer", customer="7", id="c8")]
+    written = AIMessage("", tool_calls=[*wanted, call("http_post", url="b", id="c7")])
+    config = await shop.agent.aupdate_state(THREAD, {"messages": [HumanMessage("x"), written]}, as_node="model")
+    state = await shop.agent.ainvoke(None, config)
+    assert [name for name, _ in shop.box.ran] == ["http_post", "read_customer"]
+    assert isinstance(results(state)[-1], ToolMessage)
+
+
+async def test_shadow_mode_records_and_changes_nothing() -> None:
+    shop = Shop(
+        [call("send_email", to="x@evil.example"), call("issue_refund", amount=3)], policy=f"{SHOP}\nmode: shadow"
+    )
+    state = await shop.says()
+    assert shop.box.ran == [("send_email", "x@evil.example"), ("issue_refund", 3)]
+    assert "__interrupt__" not in state
+    assert [one.action for one in shop.recorder.decisions if one.check.surface == "tool_call"] == ["block", "ask"]
