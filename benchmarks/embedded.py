@@ -23,13 +23,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from guardmw.evaluation.data import Dataset, read_data, read_files
-from guardmw.evaluation.rules import RuleBook
-from guardmw.evaluation.run import Settings, evaluate
 from rich.console import Console
 from rich.table import Table
 
 from guardmw import Check, Guard, Policy, load_policies
+from guardmw.evaluation.data import Dataset, read_data, read_files
+from guardmw.evaluation.rules import RuleBook
+from guardmw.evaluation.run import Settings, evaluate
 from guardmw.guard.embedded import EmbeddedGuard
 from guardmw.train.dataset import read_taxonomies
 from guardmw.types import Message
