@@ -46,8 +46,8 @@ Progress = Callable[[int, int, float], None]
 class Settings:
     """`data` holds ``train/``, ``dev/`` and ``taxonomies.json``; `encoder` is a hub id or a folder; `limit` bounds the
     rows of each source; `false_positives` is the share of benign dev texts, every source weighing alike, that may reach
-    0.5 under any one of `policies` (files or ids; none given: the bundled ones), and fixes the calibration's bias. A run
-    that was cut off goes on from the checkpoint in `out`, unless its settings were others."""
+    0.5 under any one of `policies` (files or ids; none given: the bundled ones), and fixes the calibration's bias. A
+    run that was cut off goes on from the checkpoint in `out`, unless its settings were others."""
 
     data: Path
     out: Path
