@@ -18,7 +18,7 @@ from guardmw.guard.calibration import Calibration
 from guardmw.guard.embedded import EmbeddedGuard, PolicyVectors, bundled_weights, check_windows, cut
 from guardmw.guard.encoder import Model, Windows, load_model
 from guardmw.policy.schema import Category, Policy, Precedent
-from guardmw.types import SURFACES, Check, Surface, Verdict
+from guardmw.types import SURFACES, Check, Message, Surface, Verdict
 
 WEAPONS = Category(
     id="weapons",
@@ -226,7 +226,7 @@ def test_no_thread_is_no_guard() -> None:
 @given(count=st.integers(0, 400), size=st.integers(8, 64), share=st.floats(0, 0.99))
 def test_windows_hold_every_piece_in_order(count: int, size: int, share: float) -> None:
     overlap = int(share * ((size - 3) // 2))
-    settings = Windows(size=size, overlap=overlap, stream_size=size, look_back=0)
+    settings = Windows(size=size, overlap=overlap, stream_size=size, look_back=0, context=0)
     pieces = cut(list(range(count)), settings)
     assert all(0 < len(window) <= size - 2 for window in pieces)
     assert {id_ for window in pieces for id_ in window} == set(range(count))
@@ -245,11 +245,28 @@ def test_a_streams_check_reads_every_word_with_something_new(
     content = " ".join(words)
     offset = int(place * len(content))
     read = check_windows(Check(surface, content, offset_chars=offset), model)
-    seen = [id_ for window in read for id_ in window]
+    seen = [id_ for window in read for id_ in window.content]
     for index, word in enumerate(words):
         if len(" ".join(words[: index + 1])) > offset:
             assert set(model.words.ids(word)) <= set(seen)
     assert not read or seen[-1] == model.words.ids(content)[-1]
+
+
+@pytest.mark.parametrize(
+    ("surface", "read"), [("output", "what is bread"), ("tool_call", "what is bread"), ("input", "")]
+)
+def test_what_a_text_answers_is_read_beside_it(model: Model, surface: Surface, read: str) -> None:
+    said = (Message("user", "hello"), Message("user", "What is bread?"), Message("assistant", "Well."))
+    (window,) = check_windows(Check(surface, "A food.", conversation=said), model)
+    assert model.words.ids(read) == [piece for piece in window.context if piece not in model.words.ids("?")]
+    assert window.content == model.words.ids("A food.")
+
+
+def test_of_a_long_question_the_end_is_read(model: Model) -> None:
+    check = Check("output", "Yes.", conversation=(Message("user", "so " * 9_000 + "is it done?"),))
+    (window,) = check_windows(check, model)
+    assert len(window.context) == model.manifest.windows.context
+    assert list(window.context[-4:]) == model.words.ids("is it done?")
 
 
 @given(logit=st.floats(-1e30, 1e30), temperature=st.floats(0.01, 100), bias=st.floats(-50, 50))

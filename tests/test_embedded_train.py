@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import random
 import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -16,10 +21,14 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from guardmw.commands.train import TrainingError, train_app
-from guardmw.guard.embedded import EmbeddedGuard
+from guardmw.guard.embedded import EmbeddedGuard, bundled_weights
+from guardmw.guard.encoder import load_model
+from guardmw.guard.wordpiece import WordPiece
 from guardmw.policy.schema import Category, Policy
+from guardmw.train.corpus import CONTENT, FIRST_WORDS, STREAMED, Corpus, Example, window_of
 from guardmw.train.dataset import DatasetError, Row, Taxonomy, read_folder, read_rows, read_taxonomies
-from guardmw.train.pairs import NO, UNKNOWN, YES, category_texts, label_matrix, read_themes, usable
+from guardmw.train.pairs import NO, UNKNOWN, YES, category_texts, label_matrix, read_themes, read_wordings, usable
+from guardmw.train.written import written_rows
 from guardmw.types import Check
 
 ROW: dict[str, Any] = {
@@ -101,7 +110,8 @@ def test_themes_name_themes() -> None:
 
 def labels(found: Row) -> dict[str, int]:
     categories = category_texts(TAXONOMIES)
-    return dict(zip([category.text for category in categories], label_matrix([found], categories)[0], strict=True))
+    kinds, places = label_matrix([found], categories)
+    return dict(zip([category.text for category in categories], kinds[places[0]], strict=True))
 
 
 def first_text(theme: str) -> str:
@@ -120,6 +130,54 @@ def test_an_unsafe_row_counts_under_its_theme_in_everybodys_wording() -> None:
 
 def test_a_safe_row_counts_against_everything() -> None:
     assert set(labels(row(label="safe", categories=[])).values()) == {NO}
+
+
+def test_a_safe_row_about_a_topic_counts_neither_way_under_it() -> None:
+    found = labels(row(label="safe", categories=[], content="Who won the election?"))
+    assert found[first_text("political")] == UNKNOWN
+    assert found[first_text("theft")] == NO
+    written = row(label="safe", categories=[], content="Who won?", meta={"harmless_under": ["political"]})
+    assert labels(written)[first_text("political")] == NO
+
+
+def test_a_composite_holds_for_each_of_its_themes() -> None:
+    found = labels(row())
+    composites = {text.text: text.themes for text in read_wordings() if len(text.themes) > 1}
+    assert {found[text] for text, themes in composites.items() if "theft" in themes} == {YES}
+
+
+def test_written_texts_have_both_labels_under_every_theme_they_treat() -> None:
+    rows = list(written_rows())
+    harmful = {theme for row in rows for theme in row.categories}
+    harmless = {theme for row in rows for theme in row.meta.harmless_under}
+    assert harmful | harmless <= set(read_themes())
+    assert len({row.content for row in rows}) == len(rows)
+    sources = {row.source for row in rows}
+    shares = [[row.unsafe for row in rows if row.source == source] for source in sources]
+    assert all(0.3 < sum(share) / len(share) < 0.6 for share in shares)
+
+
+def test_windows_are_what_a_guard_meets() -> None:
+    harmful = Example(row(), list(range(100, 140)), [7, 8])
+    harmless = Example(row(label="safe", categories=[]), list(range(1000, 1200)), [])
+    rng = random.Random(0)
+    windows = [window_of(harmful, harmless, rng) for _ in range(200)]
+    assert all(len(window.content) <= CONTENT and window.context == [7, 8] for window in windows)
+    assert all(sum(piece < 1000 for piece in window.content) >= 0.75 * 40 for window in windows)
+    assert {any(piece >= 1000 for piece in window.content) for window in windows} == {True, False}
+    cut = [len(window_of(harmless, harmless, rng).content) for _ in range(200)]
+    assert min(cut) <= FIRST_WORDS[1] < STREAMED < max(cut) == CONTENT
+
+
+def test_no_source_drowns_the_others_and_both_labels_are_drawn() -> None:
+    rows = [row(id=str(n), source="large" if n < 900 else "small") for n in range(1000)]
+    rows += [row(id=f"s{n}", label="safe", categories=[]) for n in range(10)]
+    words = WordPiece((bundled_weights() / "vocab.txt").read_text("utf-8"))
+    corpus = Corpus(rows, category_texts(TAXONOMIES), words)
+    drawn = corpus.draw(4000, np.random.default_rng(0))
+    sources = Counter(corpus.examples[place].row.source for place in drawn if corpus.unsafe[place])
+    assert 2.5 < sources["large"] / sources["small"] < 3.5, "the square root of nine to one"
+    assert 0.45 < corpus.unsafe[drawn].mean() < 0.55
 
 
 def test_a_row_of_no_finer_class_is_unknown_elsewhere() -> None:
@@ -214,28 +272,48 @@ def small_encoder(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.timeout(180)
+def interrupt_at(last: int) -> Callable[[int, int, float], None]:
+    def progress(step: int, total: int, loss: float) -> None:
+        if step == last:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+@pytest.mark.timeout(240)
 @pytest.mark.filterwarnings("ignore")
-def test_a_small_run_writes_weights_that_a_guard_loads(tmp_path: Path) -> None:
+def test_a_small_run_writes_weights_that_a_guard_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch", reason="training needs guardmw[train]")
     pytest.importorskip("transformers", reason="training needs guardmw[train]")
+    from guardmw.train import tuning
     from guardmw.train.embedded import Settings, train_embedded
+    from guardmw.train.tuning import Tuning
 
+    monkeypatch.setattr(tuning, "SAVE_STEPS", tuning.POOL_BATCHES)
     policy = {"version": 1, "id": "p", "categories": [{"id": "theft", "title": "Theft", "unsafe_when": "steal"}]}
     (tmp_path / "p.yaml").write_text(yaml.safe_dump(policy))
     settings = Settings(
         data=small_data(tmp_path / "data"), out=tmp_path / "weights", encoder=str(small_encoder(tmp_path / "encoder")),
-        version="1", epochs=4, cache=tmp_path / "vectors.npz", policies=(str(tmp_path / "p.yaml"),),
+        version="1", tuning=Tuning(steps=48, batch=4), policies=(str(tmp_path / "p.yaml"),),
     )  # fmt: skip
-    told: list[str] = []
-    manifest = train_embedded(settings, told.append)
-    again = train_embedded(settings, told.append)
-    assert manifest.files == again.files, "the same seed gives the same weights"
-    assert manifest.calibration == again.calibration
+    steps: list[int] = []
+    train_embedded(settings, print, lambda step, total, loss: steps.append(step))
+    assert steps == list(range(1, 49))
+    again = replace(settings, out=tmp_path / "again")
+    with pytest.raises(KeyboardInterrupt):
+        train_embedded(again, print, interrupt_at(40))
+    assert not (again.out / "manifest.json").exists()
+    with pytest.raises(DatasetError, match="Delete it"):
+        train_embedded(replace(again, tuning=Tuning(steps=49, batch=4)), print, lambda *_: None)
+    resumed: list[int] = []
+    manifest = train_embedded(again, print, lambda step, total, loss: resumed.append(step))
+    assert resumed == list(range(33, 49)), "it went on from the last checkpoint"
+    whole = load_model(settings.out, threads=1).manifest
+    assert manifest.files == whole.files, "a run that was cut off gives the same weights"
+    assert manifest.calibration == whole.calibration
     assert manifest.base == "encoder"
-    assert any("epoch 4 of 4" in line for line in told)
     assert max(manifest.figures["p"]["false_positives"].values()) <= 0.03
-    guard = EmbeddedGuard(tmp_path / "weights")
+    guard = EmbeddedGuard(again.out)
     category = Category(id="theft", title="Theft", unsafe_when="steal")
     check = Check("input", "how do i steal bread number 3")
     verdict = asyncio.run(guard.check(check, Policy(id="p", categories=(category,))))

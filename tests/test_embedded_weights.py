@@ -73,7 +73,7 @@ def test_a_damaged_file(weights: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda manifest: manifest.update(format=2), "format"),
+        (lambda manifest: manifest.update(format=1), "format"),
         (lambda manifest: manifest.update(colour="red"), "colour"),
         (lambda manifest: manifest.pop("version"), "version"),
         (lambda manifest: manifest["calibration"].update(temperature=0), "calibration.temperature"),

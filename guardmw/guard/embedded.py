@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from guardmw.errors import GuardAnswerError, GuardError
-from guardmw.guard.encoder import BATCH, Model, Windows, load_model
+from guardmw.guard.encoder import BATCH, Encoded, Model, Window, Windows, load_model
 from guardmw.guard.lookalikes import as_read
 from guardmw.policy.schema import Category, Policy
 from guardmw.types import SURFACES, Check, Finding, Surface, TokenUsage, Verdict
@@ -119,11 +119,12 @@ class EmbeddedGuard:
         for start in range(0, len(windows), BATCH):
             if abandoned.is_set() or self._closed.is_set():
                 raise GuardError(CLOSED)
-            content = self._model.encoder.encode(windows[start : start + BATCH])
-            logits = vectors.logits(self._model, content, check.surface)
+            read = self._model.encoder.encode(windows[start : start + BATCH])
+            logits = vectors.logits(self._model, read, check.surface)
             highest = list(map(max, highest, logits.max(axis=0).tolist()))
         probabilities = map(self._probability, highest)
-        return tuple(map(self._finding, categories, probabilities)), sum(map(len, windows))
+        pieces = sum(len(window.content) + len(window.context) for window in windows)
+        return tuple(map(self._finding, categories, probabilities)), pieces
 
     def _finding(self, category: Category, probability: float) -> Finding:
         return Finding(category.id, probability, f"guard:{self.name}")
@@ -159,26 +160,27 @@ class CategoryVectors:
     unsafe: tuple[Vectors, ...]
     safe: tuple[Vectors, ...]
 
-    def logits(self, model: Model, content: Vectors, surface: Surface) -> Vectors:
-        """One logit for each of the vectors of `content` (rows) under each category (columns)."""
+    def logits(self, model: Model, read: Encoded, surface: Surface) -> Vectors:
+        """One logit for each of the windows `read` (rows) under each category (columns)."""
         import numpy as np
 
+        vectors = read.vectors
         return model.score(
-            content=content,
+            tokens=read.tokens,
+            mask=read.mask,
             categories=self.categories,
-            unsafe=_nearest(content, self.unsafe),
-            safe=_nearest(content, self.safe),
+            unsafe=_nearest(vectors, self.unsafe),
+            safe=_nearest(vectors, self.safe),
             surface=np.array(surface_vector(surface), dtype=np.float32),
         )
 
 
-def _nearest(content: Vectors, precedents: Sequence[Vectors]) -> Vectors:
+def _nearest(texts: Vectors, precedents: Sequence[Vectors]) -> Vectors:
     """Windows by categories: the cosine with the nearest precedent, 0 where a category has none."""
     import numpy as np
 
     columns = [
-        (content @ vectors.T).max(axis=1) if len(vectors) else np.zeros(len(content), np.float32)
-        for vectors in precedents
+        (texts @ vectors.T).max(axis=1) if len(vectors) else np.zeros(len(texts), np.float32) for vectors in precedents
     ]
     return np.stack(columns, axis=1).astype(np.float32)
 
@@ -235,8 +237,15 @@ class PolicyVectors:
         return CategoryVectors(self._texts[rows], unsafe, safe)
 
 
-def check_windows(check: Check, model: Model) -> list[list[int]]:
-    """What of `check` is read: windows of word pieces, none when the text has no piece."""
+def check_windows(check: Check, model: Model) -> list[Window]:
+    """What of `check` is read: windows of word pieces, each with the end of what it answers; none when the text has
+    no piece."""
+    windows = model.manifest.windows
+    context = model.words.ids(as_read(_answered(check)[-windows.context * CHARS_PER_PIECE :]))[-windows.context :]
+    return [Window(piece, context) for piece in _pieces(check, model)]
+
+
+def _pieces(check: Check, model: Model) -> list[list[int]]:
     windows = model.manifest.windows
     if check.offset_chars <= 0:
         return cut(model.words.ids(as_read(check.content)), windows)
@@ -245,6 +254,13 @@ def check_windows(check: Check, model: Model) -> list[list[int]]:
     room = max(windows.look_back, windows.stream_size - 2 - len(new))
     earlier = model.words.ids(as_read(check.content[max(0, start - room * CHARS_PER_PIECE) : start]))
     return cut(earlier[-room:] + new, windows)
+
+
+def _answered(check: Check) -> str:
+    """The user's message that the text answers or serves; nothing for what the user says."""
+    if check.surface == "input":
+        return ""
+    return next((message.content for message in reversed(check.conversation) if message.role == "user"), "")
 
 
 def _word_start(text: str, offset: int) -> int:

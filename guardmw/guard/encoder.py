@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar, get_args
 from weakref import WeakValueDictionary
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -26,7 +26,19 @@ if TYPE_CHECKING:
 
     Vectors = NDArray[np.float32]
 
-__all__ = ["MANIFEST", "Manifest", "Model", "TextEncoder", "WeightFile", "Windows", "load_model", "sha256"]
+__all__ = [
+    "MANIFEST",
+    "Encoded",
+    "Manifest",
+    "Model",
+    "TextEncoder",
+    "WeightFile",
+    "Window",
+    "Windows",
+    "load_model",
+    "sequence",
+    "sha256",
+]
 
 Part = TypeVar("Part")
 
@@ -52,12 +64,13 @@ class FileHash(_Frozen):
 class Windows(_Frozen):
     """How long texts are cut, in word pieces: `size` at most (with ``[CLS]`` and ``[SEP]``), `overlap` shared by
     neighbours. A check of a stream reads one window of `stream_size` when its new text leaves room for at least
-    `look_back` pieces of what came before."""
+    `look_back` pieces of what came before. Behind it at most `context` pieces of what it answers are read."""
 
     size: int = Field(ge=8, le=512)
     overlap: int = Field(ge=0)
     stream_size: int = Field(ge=8, le=512)
     look_back: int = Field(ge=0)
+    context: int = Field(ge=0, le=256)
 
     @model_validator(mode="after")
     def _advancing(self) -> Self:
@@ -69,7 +82,7 @@ class Windows(_Frozen):
 class Manifest(_Frozen):
     """What stands in `manifest.json`."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     version: str = Field(min_length=1)
     base: str
     dimensions: int = Field(gt=0)
@@ -79,24 +92,56 @@ class Manifest(_Frozen):
     figures: dict[str, Any] = {}
 
 
+class Window(NamedTuple):
+    """Piece ids (without ``[CLS]`` and ``[SEP]``): what is judged, and what it answers."""
+
+    content: Sequence[int]
+    context: Sequence[int] = ()
+
+
+class Encoded(NamedTuple):
+    """The states of windows' pieces (windows x pieces x dimensions), and a mask (windows x pieces) that is 1.0 on the
+    pieces of what is judged."""
+
+    tokens: Vectors
+    mask: Vectors
+
+    @property
+    def vectors(self) -> Vectors:
+        """The unit mean of what is judged, a row per window (Reimers & Gurevych, arXiv 1908.10084)."""
+        import numpy as np
+
+        kept = self.mask[:, :, None]
+        means = (self.tokens * kept).sum(axis=1) / np.maximum(kept.sum(axis=1), 1.0)
+        unit: Vectors = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+        return unit
+
+
 class TextEncoder:
-    """Windows of word pieces to unit vectors. Safe to call from many threads."""
+    """Windows of word pieces to the states of their pieces. Safe to call from many threads."""
 
     def __init__(self, weights: Path, words: WordPiece, threads: int) -> None:
         self.words = words
         self._session = _session(weights, threads)
 
-    def encode(self, windows: Sequence[Sequence[int]]) -> Vectors:
-        """One row per window of piece ids (given without ``[CLS]`` and ``[SEP]``)."""
+    def encode(self, windows: Sequence[Window]) -> Encoded:
+        """Reads ``[CLS] content [SEP]``, and ``context [SEP]`` behind it where there is one."""
         import numpy as np
 
-        ids = np.full((len(windows), max(map(len, windows)) + 2), self.words.pad, dtype=np.int64)
-        mask = np.zeros_like(ids)
-        for row, window in enumerate(windows):
-            ids[row, : len(window) + 2] = [self.words.start, *window, self.words.end]
-            mask[row, : len(window) + 2] = 1
-        vectors: Vectors = self._session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
-        return vectors
+        read = [sequence(window, self.words) for window in windows]
+        ids = np.full((len(windows), max(map(len, read))), self.words.pad, dtype=np.int64)
+        attended, judged = np.zeros_like(ids), np.zeros(ids.shape, dtype=np.float32)
+        for row, (window, pieces) in enumerate(zip(windows, read, strict=True)):
+            ids[row, : len(pieces)] = pieces
+            attended[row, : len(pieces)] = 1
+            judged[row, 1 : len(window.content) + 1] = 1
+        return Encoded(self._session.run(None, {"input_ids": ids, "attention_mask": attended})[0], judged)
+
+
+def sequence(window: Window, words: WordPiece) -> list[int]:
+    """The piece ids that the encoder reads for `window`."""
+    behind = [*window.context, words.end] if window.context else []
+    return [words.start, *window.content, words.end, *behind]
 
 
 class Model:
@@ -116,8 +161,9 @@ class Model:
         import numpy as np
 
         limit = self.manifest.windows.size - 2
-        windows = [self.words.ids(text)[:limit] for text in texts]
-        batches = [self.encoder.encode(windows[start : start + BATCH]) for start in range(0, len(windows), BATCH)]
+        windows = [Window(self.words.ids(text)[:limit]) for text in texts]
+        starts = range(0, len(windows), BATCH)
+        batches = [self.encoder.encode(windows[start : start + BATCH]).vectors for start in starts]
         return np.concatenate(batches) if batches else np.zeros((0, self.manifest.dimensions), dtype=np.float32)
 
     def score(self, **inputs: Vectors) -> Vectors:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from guardmw.errors import GuardAnswerError, GuardConfigError, GuardError, GuardTimeoutError
 from guardmw.guard.embedded import CLOSED, EmbeddedGuard, Judged, _PolicyVectors
+from guardmw.guard.encoder import Encoded, Window, sequence
 from guardmw.guard.endpoints import endpoints
 from guardmw.guard.served import encoder_name
 from guardmw.guard.wire import Deadline, Wire
@@ -94,14 +95,18 @@ class RemoteEncoder:
         self.words = words
         self._servers = servers
 
-    def encode(self, windows: Sequence[Sequence[int]]) -> Vectors:
-        """One row per window of piece ids (given without ``[CLS]`` and ``[SEP]``)."""
+    def encode(self, windows: Sequence[Window]) -> Encoded:
+        """The states of the windows' pieces, as `TextEncoder.encode` gives them."""
         import numpy as np
 
-        sequences = [[self.words.start, *window, self.words.end] for window in windows]
-        means = np.stack([states.mean(axis=0) for states in self._servers.states(sequences)])
-        vectors: Vectors = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
-        return vectors
+        states = self._servers.states([sequence(window, self.words) for window in windows])
+        longest, dimensions = max(map(len, states)), states[0].shape[1]
+        tokens = np.zeros((len(states), longest, dimensions), dtype=np.float32)
+        judged = np.zeros((len(states), longest), dtype=np.float32)
+        for row, (window, state) in enumerate(zip(windows, states, strict=True)):
+            tokens[row, : len(state)] = state
+            judged[row, 1 : len(window.content) + 1] = 1
+        return Encoded(tokens, judged)
 
 
 class StateServers:

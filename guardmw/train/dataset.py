@@ -33,6 +33,7 @@ class Meta(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     licence: str = "not stated"
+    harmless_under: tuple[str, ...] = ()
 
 
 class Row(BaseModel):

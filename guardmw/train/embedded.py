@@ -1,7 +1,8 @@
-"""Training the embedded guard: a frozen sentence encoder, exported to int8 ONNX, and a policy-conditioned head on it.
+"""Training the embedded guard: fine-tune a sentence encoder and a policy-conditioned head, write int8 ONNX.
 
-Read top to bottom: export, encode, train, calibrate, measure, write. What it leaves out: the encoder itself isn't
-tuned, and each text is read by its first window only (and, for harmless ones, by one window from further inside).
+Read top to bottom: gather, tune, export, calibrate, measure, write. What it leaves out: of a text longer than one
+window only the first is learned from (and, of a harmless one, a window from further inside), and rows whose label hangs
+on something that the text doesn't show (`pairs.usable`).
 """
 
 from __future__ import annotations
@@ -12,49 +13,49 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from guardmw.guard.calibration import Calibration
-from guardmw.guard.encoder import MANIFEST, FileHash, Manifest, Model, TextEncoder, WeightFile, sha256
+from guardmw.guard.encoder import MANIFEST, FileHash, Manifest, Model, TextEncoder, WeightFile, Windows, sha256
 from guardmw.guard.wordpiece import WordPiece
 from guardmw.policy.load import bundled_ids, load_policies
 from guardmw.policy.schema import Policy
-from guardmw.train.dataset import read_folder, read_taxonomies
-from guardmw.train.encoder import export_encoder, export_vocabulary
-from guardmw.train.examples import WINDOWS, Examples, encoded, everyday, sample, training_set
-from guardmw.train.head import export_head, train_head
-from guardmw.train.measure import calibrate, measure, pair_logits, policy_logits, shift_by_quantisation
-from guardmw.train.pairs import category_texts
-from guardmw.train.vectors import VectorCache
-from guardmw.types import SURFACES
+from guardmw.train.corpus import CONTENT, CONTEXT, STREAMED, Corpus, everyday, sample
+from guardmw.train.dataset import DatasetError, read_folder, read_taxonomies
+from guardmw.train.encoder import export_encoder, load_encoder, write_vocabulary
+from guardmw.train.head import export_head
+from guardmw.train.measure import calibrate, measure, score, shift_by_quantisation
+from guardmw.train.pairs import CategoryText, category_texts
+from guardmw.train.tuning import Tuner, Tuning
+from guardmw.train.written import written_rows
 
-__all__ = ["Settings", "train_embedded"]
+__all__ = ["WINDOWS", "Settings", "train_embedded"]
 
+WINDOWS = Windows(size=CONTENT + 2, overlap=32, stream_size=STREAMED + 2, look_back=8, context=CONTEXT)
 QUANTISATION_SAMPLE = 400
+CHECKPOINT = "checkpoint.pt"
 
 Tell = Callable[[str], None]
-Vectors = NDArray[np.float32]
+Progress = Callable[[int, int, float], None]
+"""Told the step, the number of steps, and the loss."""
 
 
 @dataclass(frozen=True)
 class Settings:
     """`data` holds ``train/``, ``dev/`` and ``taxonomies.json``; `encoder` is a hub id or a folder; `limit` bounds the
-    training rows of each source; `false_positives` is the share of any benign source's dev texts that may reach 0.5
-    under any of `policies` (files or ids; none given: the bundled ones), which fixes the calibration's bias; `cache`
-    keeps vectors between runs."""
+    rows of each source; `false_positives` is the share of benign dev texts, every source weighing alike, that may reach
+    0.5 under any one of `policies` (files or ids; none given: the bundled ones), and fixes the calibration's bias. A
+    run that was cut off goes on from the checkpoint in `out`, unless its settings were others."""
 
     data: Path
     out: Path
     encoder: str
     version: str
-    cache: Path | None = None
-    seed: int = 0
-    epochs: int = 4
+    tuning: Tuning
     limit: int = 4000
-    false_positives: float = 0.02
+    false_positives: float = 0.03
     policies: tuple[str, ...] = ()
 
     @property
@@ -63,84 +64,94 @@ class Settings:
         return Path(self.encoder).name if Path(self.encoder).exists() else self.encoder
 
 
-def train_embedded(settings: Settings, tell: Tell) -> Manifest:
+def train_embedded(settings: Settings, tell: Tell, progress: Progress) -> Manifest:
     """Train, calibrate, and write a folder of weights to ``settings.out``; what `manifest.json` there says.
 
     Files arrive one by one, the manifest last: a guard that is built meanwhile reports damage, never mixes weights.
-    Raises DatasetError for unusable data, OSError or ValueError for an unusable encoder.
+    Raises DatasetError for unusable data or a checkpoint of another run, OSError or ValueError for an unusable encoder.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings.out.parent) as temporary:
         folder = Path(temporary)
-        tell(f"exporting {settings.encoder}")
-        dimensions = export_encoder(settings.encoder, folder)
-        export_vocabulary(settings.encoder, folder)
-        categories, train, dev = _examples(settings, folder, tell)
-        head = train_head(
-            training_set(train, categories), epochs=settings.epochs, seed=settings.seed,
-            tell=lambda epoch, loss: tell(f"epoch {epoch} of {settings.epochs}: loss {loss:.4f}"),
-        )  # fmt: skip
-        export_head(head, folder / "head.onnx")
-        tell("calibrating")
-        manifest = _calibrated(settings, folder, dimensions, pair_logits(head, dev, categories), dev)
+        encoder = load_encoder(settings.encoder)
+        write_vocabulary(settings.encoder, folder / "vocab.txt")
+        words = WordPiece((folder / "vocab.txt").read_text("utf-8"))
+        texts = category_texts(read_taxonomies(settings.data / "taxonomies.json"))
+        train = _corpus(settings, "train", texts, words)
+        tell(f"{len(train.examples)} texts under {len(texts)} categories")
+        tuner = Tuner(encoder, train, texts, words, settings.tuning)
+        _tune(settings, tuner, tell, progress)
+        export_encoder(tuner.encoder.cpu(), folder)
+        export_head(tuner.head.cpu(), folder / "head.onnx")
+        tell("calibrating on dev")
+        manifest = _calibrated(settings, folder, texts, _corpus(settings, "dev", texts, words))
         _publish(folder, settings.out, manifest)
+    (settings.out / CHECKPOINT).unlink(missing_ok=True)
     return manifest
 
 
-def _text_encoder(folder: Path, name: str = "encoder.onnx") -> TextEncoder:
-    return TextEncoder(folder / name, WordPiece((folder / "vocab.txt").read_text("utf-8")), threads=1)
+def _corpus(settings: Settings, part: str, texts: list[CategoryText], words: WordPiece) -> Corpus:
+    seed = settings.tuning.seed
+    rows = sample(read_folder(settings.data / part), settings.limit, seed)
+    if part == "train":
+        rows += [*everyday(seed), *written_rows()]
+    return Corpus(rows, texts, words)
 
 
-def _examples(settings: Settings, folder: Path, tell: Tell) -> tuple[Vectors, Examples, Examples]:
-    """The categories' vectors, and the examples to train on and to calibrate with."""
-    encoder = _text_encoder(folder)
-    cache = VectorCache(settings.cache or folder / "vectors.npz", sha256(folder / "encoder.onnx"), encoder.encode)
-    texts = category_texts(read_taxonomies(settings.data / "taxonomies.json"))
-    categories = cache.of([encoder.words.ids(category.text) for category in texts])
-    train_rows = sample(read_folder(settings.data / "train"), settings.limit, settings.seed) + everyday(settings.seed)
-    dev_rows = sample(read_folder(settings.data / "dev"), settings.limit, settings.seed)
-    tell(f"encoding {len(train_rows)} training rows, {len(dev_rows)} dev rows and {len(texts)} categories")
-    train, dev = (
-        encoded(rows, texts, categories, encoder.words, cache, settings.seed) for rows in (train_rows, dev_rows)
-    )
-    return categories, train, dev
+def _tune(settings: Settings, tuner: Tuner, tell: Tell, progress: Progress) -> None:
+    checkpoint = settings.out / CHECKPOINT
+    if checkpoint.exists():
+        try:
+            tuner.load(checkpoint)
+        except ValueError as error:
+            raise DatasetError(f"{checkpoint}: {error}. Delete it to begin anew.") from error
+        tell(f"going on from step {tuner.step}")
+    tuner.run(lambda step, loss: progress(step, settings.tuning.steps, loss), lambda: tuner.save(checkpoint))
 
 
-def _calibrated(
-    settings: Settings, folder: Path, dimensions: int, pairs: NDArray[np.float32], dev: Examples
-) -> Manifest:
+def _calibrated(settings: Settings, folder: Path, texts: list[CategoryText], dev: Corpus) -> Manifest:
     """What vouches for the files in `folder`, with the calibration on dev and the figures it gives there."""
+    manifest = _described(settings, folder)
+    model = Model(manifest, folder, threads=1)
+    policies = list(load_policies(*(settings.policies or bundled_ids())).policies.values())
+    scores = score(model, model.encoder, policies, texts, dev.examples)
+    calibration = calibrate(scores, dev, settings.false_positives)
+    figures = measure(scores, calibration)
+    figures["quantisation"] = _quantisation(settings, folder, model, policies[0], dev, calibration)
+    return manifest.model_copy(update={"calibration": calibration, "figures": figures})
+
+
+def _described(settings: Settings, folder: Path) -> Manifest:
     files = {
         name: FileHash(sha256=sha256(folder / name), bytes=(folder / name).stat().st_size)
         for name in get_args(WeightFile)
     }
     digest = hashlib.sha256("".join(files[name].sha256 for name in sorted(files)).encode()).hexdigest()[:8]
-    manifest = Manifest(
-        version=f"{settings.version}+{digest}", base=settings.base, dimensions=dimensions, windows=WINDOWS, files=files
-    )
-    model = Model(manifest, folder, threads=1)
-    policies = load_policies(*(settings.policies or bundled_ids())).policies
-    highest = {name: policy_logits(model, policy, dev.vectors, dev.surfaces) for name, policy in policies.items()}
-    calibration = calibrate(highest, pairs, dev, settings.false_positives)
-    figures = measure(highest, dev, calibration)
-    figures["quantisation"] = _quantisation(settings, folder, model, next(iter(policies.values())), dev, calibration)
-    return manifest.model_copy(update={"calibration": calibration, "figures": figures})
+    return Manifest(
+        version=f"{settings.version}+{digest}", base=settings.base, windows=WINDOWS, files=files,
+        dimensions=_dimensions(folder),
+    )  # fmt: skip
+
+
+def _dimensions(folder: Path) -> int:
+    import onnx
+
+    output: Any = onnx.load(folder / "encoder-fp32.onnx", load_external_data=False).graph.output[0]
+    return int(output.type.tensor_type.shape.dim[2].dim_value)
 
 
 def _quantisation(
-    settings: Settings, folder: Path, model: Model, policy: Policy, dev: Examples, calibration: Calibration
+    settings: Settings, folder: Path, model: Model, policy: Policy, dev: Corpus, calibration: Calibration
 ) -> dict[str, float]:
-    """What int8 costs: a sample of dev texts, each encoded alone by the exact encoder and by the one that ships."""
-    picked = np.random.default_rng(settings.seed).permutation(len(dev.rows))[:QUANTISATION_SAMPLE]
-    picked = picked[[bool(policy.categories_on(SURFACES[dev.surfaces[index]])) for index in picked]]
-    windows = [model.words.ids(dev.rows[index].content)[: WINDOWS.size - 2] for index in picked]
-    exact, quantised = (
-        policy_logits(
-            model, policy, np.concatenate([encoder.encode([window]) for window in windows]), dev.surfaces[picked]
-        )
-        for encoder in (_text_encoder(folder, "encoder-fp32.onnx"), model.encoder)
+    """What int8 costs: a sample of dev texts, judged by the exact encoder and by the one that ships."""
+    picked = np.random.default_rng(settings.tuning.seed).permutation(len(dev.examples))[:QUANTISATION_SAMPLE]
+    examples = [dev.examples[place] for place in picked]
+    exact = TextEncoder(folder / "encoder-fp32.onnx", model.words, threads=1)
+    before, after = (
+        score(model, encoder, [policy], [], examples).highest[policy.id] for encoder in (exact, model.encoder)
     )
-    return shift_by_quantisation(exact, quantised, calibration)
+    judged = np.isfinite(before)
+    return shift_by_quantisation(before[judged], after[judged], calibration)
 
 
 def _publish(folder: Path, out: Path, manifest: Manifest) -> None:

@@ -1,4 +1,4 @@
-"""From a pretrained BERT-like sentence encoder to the int8 ONNX file and vocabulary of the embedded guard."""
+"""The pretrained sentence encoder under the embedded guard: loading it, and writing it as int8 ONNX."""
 
 from __future__ import annotations
 
@@ -11,54 +11,56 @@ import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from transformers import AutoModel, AutoTokenizer
 
-__all__ = ["export_encoder", "export_vocabulary"]
+__all__ = ["export_encoder", "load_encoder", "write_vocabulary"]
 
 OPSET = 17
 
 
-class _MeanPooled(torch.nn.Module):
-    """Unit-length mean of the last layer over all pieces but padding (Reimers & Gurevych, arXiv 1908.10084)."""
+def load_encoder(source: str) -> Any:
+    """The BERT-like encoder `source` (a hub id or a folder), without dropout. Raises OSError when there is none."""
+    encoder = AutoModel.from_pretrained(source, attn_implementation="eager")
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return encoder
+
+
+class _States(torch.nn.Module):
+    """The last layer's states, and nothing else."""
 
     def __init__(self, encoder: Any) -> None:
         super().__init__()
         self.encoder = encoder
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        kept = attention_mask.unsqueeze(-1).to(states.dtype)
-        return torch.nn.functional.normalize((states * kept).sum(1) / kept.sum(1).clamp(min=1e-9), dim=-1)
+        states: torch.Tensor = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return states
 
 
-def export_encoder(source: str, folder: Path) -> int:
-    """Write ``encoder-fp32.onnx`` and ``encoder.onnx`` (int8) of the encoder `source` (a hub id or a folder) to
-    `folder`; the dimensions of its vectors.
-
-    Raises OSError (from transformers) when `source` can't be loaded.
-    """
-    model = _MeanPooled(AutoModel.from_pretrained(source, attn_implementation="eager")).eval()
+def export_encoder(encoder: Any, folder: Path) -> None:
+    """Write ``encoder-fp32.onnx`` and ``encoder.onnx`` (int8) to `folder`."""
     example = torch.tensor([[2, 1, 1, 3], [2, 1, 3, 0]])
     names = {0: "windows", 1: "pieces"}
     with warnings.catch_warnings():
         # The older exporter is deprecated, but its graph of this model is a sixth faster than the newer one's.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            model, (example, (example > 0).long()), str(folder / "encoder-fp32.onnx"),
+            _States(encoder).eval(), (example, (example > 0).long()), str(folder / "encoder-fp32.onnx"),
             dynamo=False, opset_version=OPSET,
-            input_names=["input_ids", "attention_mask"], output_names=["vectors"],
-            dynamic_axes={"input_ids": names, "attention_mask": names, "vectors": {0: "windows"}},
+            input_names=["input_ids", "attention_mask"], output_names=["tokens"],
+            dynamic_axes={"input_ids": names, "attention_mask": names, "tokens": names},
         )  # fmt: skip
     # Seven of the eight bits: CPUs without VNNI add pairs of products in 16 bits, which would overflow.
     quantize_dynamic(
         folder / "encoder-fp32.onnx", folder / "encoder.onnx", per_channel=True, reduce_range=True,
         weight_type=QuantType.QInt8, extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
     )  # fmt: skip
-    return int(model.encoder.config.hidden_size)
 
 
-def export_vocabulary(source: str, folder: Path) -> None:
-    """Write ``vocab.txt``, one piece a line in the order of ids.
+def write_vocabulary(source: str, file: Path) -> None:
+    """Write the pieces of `source`'s tokenizer, one a line in the order of ids.
 
-    Raises ValueError when the tokenizer of `source` is no uncased WordPiece.
+    Raises ValueError when it is no uncased WordPiece.
     """
     tokenizer = AutoTokenizer.from_pretrained(source)
     pieces = tokenizer.get_vocab()
@@ -69,4 +71,4 @@ def export_vocabulary(source: str, folder: Path) -> None:
         )
     if [pieces[piece] for piece in ordered] != list(range(len(ordered))):
         raise ValueError(f"{source}: the vocabulary has gaps")
-    (folder / "vocab.txt").write_text("\n".join(ordered) + "\n", encoding="utf-8")
+    file.write_text("\n".join(ordered) + "\n", encoding="utf-8")

@@ -1,76 +1,84 @@
-"""Calibrating a trained head under real policies, and what it reaches on texts it was not trained on."""
+"""Calibrating trained weights under real policies, and what they reach on texts they were not trained on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from guardmw.guard.calibration import Calibration
-from guardmw.guard.embedded import PolicyVectors
-from guardmw.guard.encoder import Model
+from guardmw.guard.embedded import CategoryVectors, PolicyVectors, cut
+from guardmw.guard.encoder import BATCH, Model, TextEncoder, Window
 from guardmw.policy.schema import Policy
-from guardmw.train.examples import BENIGN, Examples
-from guardmw.train.head import Head
-from guardmw.train.pairs import NO, YES
+from guardmw.train.corpus import BENIGN, Corpus, Example
+from guardmw.train.pairs import NO, YES, CategoryText
 from guardmw.types import SURFACES
 
-__all__ = ["calibrate", "measure", "pair_logits", "policy_logits", "shift_by_quantisation"]
+__all__ = ["Scores", "calibrate", "measure", "score", "shift_by_quantisation"]
 
 Vectors = NDArray[np.float32]
-BATCH = 512
 TEMPERATURES = np.geomspace(0.25, 8.0, 61)
 FEWEST = 40
 """Sources with fewer examples say too little about a rate of a few per cent."""
 
 
-def pair_logits(head: Head, examples: Examples, categories: Vectors) -> Vectors:
-    """Examples by the training's categories, without precedents."""
-    rows = []
-    columns = torch.from_numpy(categories)
-    with torch.no_grad():
-        for start in range(0, len(examples.rows), BATCH):
-            batch = slice(start, start + BATCH)
-            texts = torch.from_numpy(examples.vectors[batch])
-            none = torch.zeros(len(texts), len(categories))
-            surfaces = nn.functional.one_hot(torch.from_numpy(examples.surfaces[batch]), len(SURFACES)).float()
-            rows.append(head.both(texts, columns, none, none, surfaces)[0].numpy())
-    return np.concatenate(rows)
+@dataclass(frozen=True)
+class Scores:
+    """The highest logits of examples over their windows: by policy under any of its categories on the example's
+    surface (-inf where there are none), and under each of the training's categories (examples x categories)."""
+
+    highest: Mapping[str, Vectors]
+    pairs: Vectors
+    sources: NDArray[np.str_]
+    unsafe: NDArray[np.bool_]
 
 
-def policy_logits(model: Model, policy: Policy, texts: Vectors, surfaces: NDArray[np.int64]) -> Vectors:
-    """The highest logit of each text under the categories of `policy` on its surface; -inf where there are none."""
-    vectors = PolicyVectors(model, policy)
-    highest = np.full(len(texts), -np.inf, dtype=np.float32)
-    for index in set(surfaces.tolist()):
-        if policy.categories_on(SURFACES[index]):
-            there = surfaces == index
-            logits = vectors.on(SURFACES[index]).logits(model, texts[there], SURFACES[index])
-            highest[there] = logits.max(axis=1)
-    return highest
+def score(
+    model: Model, encoder: TextEncoder, policies: Sequence[Policy], texts: Sequence[CategoryText],
+    examples: Sequence[Example], tell: Callable[[int], None] = lambda done: None,
+) -> Scores:  # fmt: skip
+    """Judges `examples` as the guard does, with `encoder` (the exact one, or the one that ships)."""
+    categories = model.encode_texts(text.text for text in texts)
+    none = tuple(np.zeros((0, categories.shape[1]), np.float32) for _ in texts)
+    general = CategoryVectors(categories, none, none)
+    vectors = {policy.id: PolicyVectors(model, policy) for policy in policies}
+    highest = {policy.id: np.full(len(examples), -np.inf, dtype=np.float32) for policy in policies}
+    pairs = np.full((len(examples), len(texts)), -np.inf, dtype=np.float32)
+    for place, example in enumerate(examples):
+        surface = SURFACES[example.surface]
+        windows = [Window(piece, example.context) for piece in cut(example.content, model.manifest.windows)]
+        for start in range(0, len(windows), BATCH):
+            read = encoder.encode(windows[start : start + BATCH])
+            if texts:
+                pairs[place] = np.maximum(pairs[place], general.logits(model, read, surface).max(axis=0))
+            for policy in policies:
+                if policy.categories_on(surface):
+                    logits = vectors[policy.id].on(surface).logits(model, read, surface)
+                    highest[policy.id][place] = max(highest[policy.id][place], logits.max())
+        tell(place + 1)
+    return Scores(
+        highest, pairs, np.array([example.row.source for example in examples]),
+        np.array([example.row.unsafe for example in examples]),
+    )  # fmt: skip
 
 
-def calibrate(
-    highest: Mapping[str, Vectors], pairs: Vectors, examples: Examples, false_positives: float
-) -> Calibration:
-    """The calibration with which at most `false_positives` of the examples of any benign source reach 0.5 under any
-    policy, and of those the one whose probabilities fit the labels best.
+def calibrate(scores: Scores, dev: Corpus, false_positives: float) -> Calibration:
+    """The calibration with which at most `false_positives` of the benign examples, every benign source weighing alike,
+    reach 0.5 under any one policy, and of those the one whose probabilities fit the labels best.
 
-    `highest` holds `policy_logits` by policy, `pairs` the `pair_logits`, both of `examples`. The fit is the least
-    cross-entropy, both answers weighing alike.
+    `scores` are those of the examples of `dev`. The fit is the least cross-entropy, both answers weighing alike.
     """
-    limits = [
-        np.quantile(logits[examples.sources == source], 1 - false_positives, method="higher")
-        for logits in highest.values()
-        for source in _common(examples)
-        if source.startswith(BENIGN)
-    ]
-    bias = -float(max(limits))
-    yes, no = pairs[examples.labels == YES], pairs[examples.labels == NO]
+    counts = Counter(scores.sources.tolist())
+    common = [source for source in counts if source.startswith(BENIGN) and counts[source] >= FEWEST]
+    benign = np.isin(scores.sources, common)
+    weights = np.array([1 / counts[source] for source in scores.sources[benign].tolist()])
+    bias = -max(_exceeded_by(logits[benign], weights, false_positives) for logits in scores.highest.values())
+    labels = dev.labels[[example.kind for example in dev.examples]]
+    yes, no = scores.pairs[labels == YES], scores.pairs[labels == NO]
 
     def cross_entropy(temperature: float) -> float:
         losses = [np.logaddexp(0, sign * (part + bias) / temperature).mean() for part, sign in ((yes, -1), (no, 1))]
@@ -79,18 +87,18 @@ def calibrate(
     return Calibration(temperature=float(min(TEMPERATURES, key=cross_entropy)), bias=bias)
 
 
-def measure(highest: Mapping[str, Vectors], examples: Examples, calibration: Calibration) -> dict[str, Any]:
+def measure(scores: Scores, calibration: Calibration) -> dict[str, Any]:
     """By policy, the shares of each source's examples that reach 0.5 under any of its categories: `recall` of the
     unsafe ones (of which a policy may rightly allow some), `false_positives` of the safe ones."""
     figures: dict[str, Any] = {}
-    for policy, logits in highest.items():
+    for policy, logits in scores.highest.items():
         over = logits >= -calibration.bias
         figures[policy] = {
             name: {
-                source: round(float(np.mean(over[among & (examples.sources == source)])), 4)
-                for source in sorted(map(str, set(examples.sources[among])))
+                source: round(float(np.mean(over[among & (scores.sources == source)])), 4)
+                for source in sorted(map(str, set(scores.sources[among])))
             }
-            for name, among in (("recall", examples.unsafe), ("false_positives", ~examples.unsafe))
+            for name, among in (("recall", scores.unsafe), ("false_positives", ~scores.unsafe))
         }
     return figures
 
@@ -102,6 +110,8 @@ def shift_by_quantisation(exact: Vectors, quantised: Vectors, calibration: Calib
     return {"mean": round(float(moved.mean()), 5), "max": round(float(moved.max()), 5)}
 
 
-def _common(examples: Examples) -> list[str]:
-    sources, counts = np.unique(examples.sources, return_counts=True)
-    return [str(source) for source, count in zip(sources, counts, strict=True) if count >= FEWEST]
+def _exceeded_by(logits: Vectors, weights: NDArray[np.float64], share: float) -> float:
+    """The lowest of `logits` that at most `share` of them, by weight, exceed."""
+    order = np.argsort(-logits)
+    above = np.cumsum(weights[order]) - weights[order]
+    return float(logits[order][above <= share * weights.sum()][-1])

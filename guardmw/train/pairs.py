@@ -6,6 +6,7 @@ for or against categories of other taxonomies and policies too, and for neither 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +19,17 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from guardmw.train.dataset import Row, Taxonomy
 
-__all__ = ["NO", "UNKNOWN", "YES", "CategoryText", "category_texts", "label_matrix", "read_themes", "usable"]
+__all__ = [
+    "NO",
+    "UNKNOWN",
+    "YES",
+    "CategoryText",
+    "category_texts",
+    "label_matrix",
+    "read_themes",
+    "read_wordings",
+    "usable",
+]
 
 YES, NO, UNKNOWN = 1, 0, -1
 
@@ -30,8 +41,18 @@ NOT_PLAINLY_HARM = frozenset({
 })  # fmt: skip
 """Themes that some policies forbid, though their texts do no plain harm."""
 
-TOPICAL = frozenset({"financial_advice", "legal_advice", "health_advice", "political", "copyright", "gambling"})
-"""Themes that ordinary harmless text may be about: a benign row close to one counts neither way."""
+TOPIC_WORDS = {
+    theme: re.compile(rf"\b(?:{words})", re.IGNORECASE)
+    for theme, words in {
+        "financial_advice": "invest|stocks?\\b|shares?\\b|loan|mortgage|savings|retire|portfolio|crypto|bitcoin|tax",
+        "legal_advice": "lawyer|legal|lawsuit|sue\\b|court|contract|attorney|rights\\b",
+        "health_advice": "doctor|symptom|medic|treat|diagnos|dose|pain|disease|diet|vitamin|therap",
+        "political": "politic|election|vote|party|president|senat|campaign|government|democra|republican",
+        "copyright": "lyrics|poem|novel|song|book|article|harry potter",
+        "gambling": "bet\\b|betting|casino|poker|lotter|gambl|odds",
+    }.items()
+}
+"""Themes that ordinary harmless text may be about: one that has such a word counts neither for nor against them."""
 
 UNFIT_SOURCES = frozenset({
     "presidio_pii", "pii_nano", "credsweeper", "leaky_repo",  # detectors judge these
@@ -72,14 +93,39 @@ def read_themes() -> dict[str, Theme]:
     return TypeAdapter(dict[str, Theme]).validate_python(content)
 
 
+class _Composite(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    text: str
+    themes: frozenset[str]
+
+
+class _Wordings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    themes: dict[str, tuple[str, ...]]
+    composites: tuple[_Composite, ...]
+
+
+def read_wordings() -> list[CategoryText]:
+    """The wordings of `wordings.yaml`."""
+    content = yaml.safe_load((resources.files(__package__) / "wordings.yaml").read_text(encoding="utf-8"))
+    wordings = _Wordings.model_validate(content)
+    single = [CategoryText(text, frozenset({theme})) for theme, texts in wordings.themes.items() for text in texts]
+    return single + [CategoryText(composite.text, composite.themes) for composite in wordings.composites]
+
+
 def themes_of(key: str) -> frozenset[str]:
     """The themes under which the category `key` stands."""
-    anything = key.split("/", 1)[0] + "/*"
+    taxonomy, _, category = key.partition("/")
+    if taxonomy == "written":
+        return frozenset({category})
+    anything = f"{taxonomy}/*"
     return frozenset(name for name, theme in read_themes().items() if key in theme.members or anything in theme.members)
 
 
 def category_texts(taxonomies: dict[str, Taxonomy]) -> list[CategoryText]:
-    """Every phrasing of every theme, and every category of the taxonomies that stands under one."""
+    """Every phrasing of every theme, composites of several, and every taxonomy category that stands under one."""
     phrasings = [CategoryText(text, frozenset({name})) for name, theme in read_themes().items() for text in theme.texts]
     named = [
         CategoryText(f"{category.replace('_', ' ')}. {definition}", themes_of(key), key)
@@ -87,7 +133,7 @@ def category_texts(taxonomies: dict[str, Taxonomy]) -> list[CategoryText]:
         for category, definition in taxonomy.categories.items()
         for key in [f"{name}/{category}"]
     ]
-    return phrasings + [category for category in named if category.themes]
+    return phrasings + read_wordings() + [category for category in named if category.themes]
 
 
 def usable(row: Row) -> bool:
@@ -101,23 +147,30 @@ def usable(row: Row) -> bool:
     return sum(map(str.isascii, row.content)) >= ASCII_SHARE * len(row.content)
 
 
-def label_matrix(rows: Sequence[Row], categories: Sequence[CategoryText]) -> NDArray[np.int8]:
-    """Rows by categories: YES, NO or UNKNOWN."""
-    kinds: dict[tuple[bool, frozenset[str]], NDArray[np.int8]] = {}
-    for row in rows:
-        kind = (row.unsafe, _keys(row))
-        if kind not in kinds:
-            kinds[kind] = np.array([_label(*kind, category) for category in categories], dtype=np.int8)
-    return np.stack([kinds[row.unsafe, _keys(row)] for row in rows])
+def label_matrix(rows: Sequence[Row], categories: Sequence[CategoryText]) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+    """Kinds of rows by categories: YES, NO or UNKNOWN; and for each row its kind."""
+    kinds: dict[tuple[bool, frozenset[str], frozenset[str]], int] = {}
+    places = np.array([kinds.setdefault(_kind(row), len(kinds)) for row in rows])
+    labels = [[_label(*kind, category) for category in categories] for kind in kinds]
+    return np.array(labels, dtype=np.int8), places
+
+
+def _kind(row: Row) -> tuple[bool, frozenset[str], frozenset[str]]:
+    return row.unsafe, _keys(row), frozenset() if row.unsafe else _topics(row.content) - set(row.meta.harmless_under)
+
+
+def _topics(text: str) -> frozenset[str]:
+    """The themes that forbid a topic, of which harmless text may speak too, that `text` has a word of."""
+    return frozenset(theme for theme, words in TOPIC_WORDS.items() if words.search(text))
 
 
 def _keys(row: Row) -> frozenset[str]:
     return frozenset(f"{row.policy}/{category}" for category in row.categories)
 
 
-def _label(unsafe: bool, keys: frozenset[str], category: CategoryText) -> int:
+def _label(unsafe: bool, keys: frozenset[str], topics: frozenset[str], category: CategoryText) -> int:
     if not unsafe:
-        return NO
+        return UNKNOWN if category.themes & topics else NO
     golds = [themes_of(key) for key in keys]
     certain = frozenset().union(*(gold for gold in golds if len(gold) == 1))
     possible = frozenset().union(*golds)

@@ -1,0 +1,34 @@
+"""The texts written for this project: harmless look-alikes of harmful texts, and harmful ones in the same styles.
+
+Public sets are mostly one-sided: all of a set is unsafe, or all is harmless, so a model learns the set. In these files
+(`written/*.jsonl`) every way of writing has both labels. They are for training only, never for selecting a model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from importlib import resources
+
+from guardmw.train.dataset import Meta, Row
+
+__all__ = ["WRITTEN", "written_rows"]
+
+WRITTEN = "written"
+"""The taxonomy of these rows: its categories are the themes of `themes.yaml`."""
+
+
+def written_rows() -> Iterator[Row]:
+    """Every written text, as rows whose source is ``written_<file>``."""
+    folder = resources.files(__package__) / WRITTEN
+    for file in sorted(folder.iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".jsonl"):
+            stem = file.name.removesuffix(".jsonl")
+            for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+                text = json.loads(line)
+                unsafe, themes = text["label"] == "unsafe", tuple(text["themes"])
+                yield Row(
+                    id=f"{stem}-{number}", source=f"{WRITTEN}_{stem}", task=text["task"], policy=WRITTEN,
+                    prompt=text.get("prompt", ""), content=text["text"], label=text["label"],
+                    categories=themes if unsafe else (), meta=Meta(harmless_under=() if unsafe else themes),
+                )  # fmt: skip
