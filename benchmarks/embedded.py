@@ -138,8 +138,8 @@ def show(figures: dict[str, Any]) -> None:
     if "compared" in figures:
         table = Table("guard", *FIGURES, "p50 ms")
         for name, found in figures["compared"].items():
-            numbers = [found["overall"]["figures"][key]["value"] for key in FIGURES]
-            table.add_row(name, *(f"{one:.3f}" for one in numbers), f"{found['latency_ms']['p50']:.2f}")
+            rates = [found["overall"]["figures"][key]["value"] for key in FIGURES]
+            table.add_row(name, *(f"{one:.3f}" for one in rates), f"{found['latency_ms']['p50']:.2f}")
         console.print(table)
 
 
