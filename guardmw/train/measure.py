@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from guardmw.guard.embedded import CategoryVectors, PolicyVectors, cut
 from guardmw.guard.encoder import BATCH, Model, TextEncoder, Window
 from guardmw.policy.schema import Policy
 from guardmw.train.corpus import BENIGN, Corpus, Example
+from guardmw.train.dataset import DatasetError
 from guardmw.train.pairs import NO, YES, CategoryText
 from guardmw.types import SURFACES
 
@@ -39,7 +40,7 @@ class Scores:
 
 def score(
     model: Model, encoder: TextEncoder, policies: Sequence[Policy], texts: Sequence[CategoryText],
-    examples: Sequence[Example], tell: Callable[[int], None] = lambda done: None,
+    examples: Sequence[Example],
 ) -> Scores:  # fmt: skip
     """Judges `examples` as the guard does, with `encoder` (the exact one, or the one that ships)."""
     categories = model.encode_texts(text.text for text in texts)
@@ -59,7 +60,6 @@ def score(
                 if policy.categories_on(surface):
                     logits = vectors[policy.id].on(surface).logits(model, read, surface)
                     highest[policy.id][place] = max(highest[policy.id][place], logits.max())
-        tell(place + 1)
     return Scores(
         highest, pairs, np.array([example.row.source for example in examples]),
         np.array([example.row.unsafe for example in examples]),
@@ -70,13 +70,16 @@ def calibrate(scores: Scores, dev: Corpus, false_positives: float) -> Calibratio
     """The calibration with which at most `false_positives` of the benign examples, every benign source weighing alike,
     reach 0.5 under any one policy, and of those the one whose probabilities fit the labels best.
 
-    `scores` are those of the examples of `dev`. The fit is the least cross-entropy, both answers weighing alike.
+    `scores` are those of the examples of `dev`. The fit is the least cross-entropy, both answers weighing alike. Raises
+    DatasetError when dev has no benign source of some size.
     """
     counts = Counter(scores.sources.tolist())
     common = [source for source in counts if source.startswith(BENIGN) and counts[source] >= FEWEST]
+    if not common:
+        raise DatasetError(f"dev holds no source {BENIGN}* with {FEWEST} texts: nothing says how often to be wrong")
     benign = np.isin(scores.sources, common)
     weights = np.array([1 / counts[source] for source in scores.sources[benign].tolist()])
-    bias = -max(_exceeded_by(logits[benign], weights, false_positives) for logits in scores.highest.values())
+    bias = -max(_above_all_but(false_positives, logits[benign], weights) for logits in scores.highest.values())
     labels = dev.labels[[example.kind for example in dev.examples]]
     yes, no = scores.pairs[labels == YES], scores.pairs[labels == NO]
 
@@ -110,8 +113,8 @@ def shift_by_quantisation(exact: Vectors, quantised: Vectors, calibration: Calib
     return {"mean": round(float(moved.mean()), 5), "max": round(float(moved.max()), 5)}
 
 
-def _exceeded_by(logits: Vectors, weights: NDArray[np.float64], share: float) -> float:
-    """The lowest of `logits` that at most `share` of them, by weight, exceed."""
+def _above_all_but(share: float, logits: Vectors, weights: NDArray[np.float64]) -> float:
+    """The lowest number that at most `share` of `logits`, by weight, reach."""
     order = np.argsort(-logits)
-    above = np.cumsum(weights[order]) - weights[order]
-    return float(logits[order][above <= share * weights.sum()][-1])
+    too_many = np.cumsum(weights[order]) > share * weights.sum()
+    return float(np.nextafter(logits[order][np.argmax(too_many)], np.float32(np.inf)))

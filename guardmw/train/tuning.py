@@ -30,6 +30,8 @@ HARDEST = 4
 """How many of a text's highest wrong categories weigh as much as all its others: what users feel is the maximum."""
 CONFUSED = 0.25
 """What a harmful text's highest wrong categories weigh beside a harmless one's."""
+FOUND = 1.5
+"""What the likeliest category of a harmful text weighs beside all its pairs."""
 ELSEWHERE = 0.15
 """Policies judge the same words on every surface: a text is sometimes met where its source never had it."""
 PRECEDENT_SHARE, NAMELESS_SHARE = 0.4, 0.08
@@ -96,7 +98,9 @@ class Tuner:
         self.encoder.train()
         self.head.train()
         while self.step < self._tuning.steps:
+            # Chance begins anew with every pool: a run that goes on from a checkpoint ends as a whole one does.
             rng = np.random.default_rng((self._tuning.seed, self.step))
+            torch.manual_seed(int(rng.integers(1 << 62)))
             for windows, rows in self._pool(rng, min(POOL_BATCHES, self._tuning.steps - self.step)):
                 loss = self._loss(windows, rows, rng)
                 self._optimizer.zero_grad()
@@ -215,7 +219,7 @@ def loss_of(logits: torch.Tensor, harm: torch.Tensor, labels: torch.Tensor, unsa
     # An unsafe text falls under some category, even where its label doesn't say which: the likeliest learns from it.
     likeliest = logits.masked_fill(labels == NO, -torch.inf).amax(1)
     found = (labels != NO).any(1) & (unsafe > 0)
-    rows = rows + torch.where(found, 1.5 * nn.functional.softplus(-likeliest), 0.0)
+    rows = rows + torch.where(found, FOUND * nn.functional.softplus(-likeliest), 0.0)
     return (rows + 0.3 * nn.functional.binary_cross_entropy_with_logits(harm, unsafe, reduction="none")).mean()
 
 
