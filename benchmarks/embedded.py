@@ -109,16 +109,26 @@ def compared(options: argparse.Namespace) -> dict[str, Any]:
     taxonomies = read_taxonomies(options.data / "taxonomies.json")
     found, _ = read_files([options.data / "dev"], "guardmw")
     dataset = read_data(found, RuleBook(taxonomies), limit=options.dev_limit)
-    return {guard.name: asyncio.run(judged(dataset, guard)) for guard in guards(options)}
+    results = {}
+    for guard in guards(options):
+        tell(f"{guard.name} judges {len(dataset.samples)} rows")
+        results[guard.name] = asyncio.run(judged(dataset, guard))
+    return results
 
 
 def guards(options: argparse.Namespace) -> Iterator[Guard]:
     from compared.plain_guards import frozen_encoder, tfidf, training_rows
 
-    rows = training_rows(options.data, options.train_limit)
     yield EmbeddedGuard()
+    rows = training_rows(options.data, options.train_limit)
+    tell(f"fitting TF-IDF and logistic regression to {len(rows)} rows")
     yield tfidf(rows)
+    tell(f"encoding {len(rows)} rows with the frozen encoder, then logistic regression")
     yield frozen_encoder(rows, options.encoder)
+
+
+def tell(line: str) -> None:
+    print(f"{time.strftime('%X')} {line}", file=sys.stderr)
 
 
 async def judged(dataset: Dataset, guard: Guard) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def tfidf(rows: Sequence[Row]) -> PlainGuard:
 
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=3, max_features=200_000, sublinear_tf=True)
     vectorizer.fit([row.content[:CHARS] for row in rows])
-    return _fitted("tfidf", vectorizer.transform, rows)
+    return _fitted("tfidf", vectorizer.transform, rows, "liblinear")
 
 
 def frozen_encoder(rows: Sequence[Row], source: str, batch: int = 32) -> PlainGuard:
@@ -79,12 +79,12 @@ def frozen_encoder(rows: Sequence[Row], source: str, batch: int = 32) -> PlainGu
             vectors[places] = torch.nn.functional.normalize(means, dim=1).numpy()
         return vectors
 
-    return _fitted("frozen-encoder", features, rows)
+    return _fitted("frozen-encoder", features, rows, "newton-cholesky")
 
 
-def _fitted(name: str, features: Features, rows: Sequence[Row]) -> PlainGuard:
+def _fitted(name: str, features: Features, rows: Sequence[Row], solver: str) -> PlainGuard:
     from sklearn.linear_model import LogisticRegression
 
-    classifier = LogisticRegression(max_iter=1000, C=10.0, class_weight="balanced")
+    classifier = LogisticRegression(max_iter=1000, C=10.0, class_weight="balanced", solver=solver)
     classifier.fit(features([row.content[:CHARS] for row in rows]), [int(row.unsafe) for row in rows])
     return PlainGuard(name, features, classifier)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from guardmw.errors import GuardConfigError, GuardError, GuardmwError
-from guardmw.evaluation.calls import call_checks
 from guardmw.evaluation.data import Sample
 from guardmw.evaluation.steps import trajectory_checks
 from guardmw.guard.base import Guard
@@ -22,6 +21,7 @@ from guardmw.guard.resilience import GuardRunner
 from guardmw.policy.detectors import Match, detectors_for
 from guardmw.policy.schema import Policy
 from guardmw.policy.tools import decide_call
+from guardmw.train.calls import call_checks
 from guardmw.train.dataset import Row, surface_of
 from guardmw.types import Check, Finding, Message, TokenUsage, severity
 

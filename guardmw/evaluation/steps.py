@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from guardmw.evaluation.calls import step_call
+from guardmw.train.calls import step_call
 from guardmw.types import Check, Message, Role, Surface, ToolCall
 
 __all__ = ["trajectory_checks"]

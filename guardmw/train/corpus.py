@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from guardmw.guard.encoder import Window
 from guardmw.guard.lookalikes import as_read
 from guardmw.guard.wordpiece import WordPiece
+from guardmw.train.calls import live_text
 from guardmw.train.dataset import Row, surface_of
 from guardmw.train.pairs import CategoryText, label_matrix, usable
 from guardmw.train.written import WRITTEN
@@ -23,7 +24,7 @@ from guardmw.types import SURFACES
 __all__ = ["BENIGN", "Corpus", "Example", "everyday", "read_example", "sample", "window_of"]
 
 BENIGN = "benign_"
-SHARES = {WRITTEN: 3.0, BENIGN: 2.0}
+SHARES = {WRITTEN: 2.5, BENIGN: 2.0}
 """How much more often texts of these sources are drawn than the square root of their number says."""
 CONTENT, CONTEXT, STREAMED = 126, 32, 62
 """Word pieces of content, of what it answers, and of a stream's window."""
@@ -51,7 +52,7 @@ class Example:
 
 
 def read_example(row: Row, words: WordPiece) -> Example:
-    content = words.ids(as_read(row.content[:LONG_CHARS]))
+    content = words.ids(as_read(live_text(row)[:LONG_CHARS]))
     context = words.ids(as_read(row.prompt[-LONG_CHARS:])) if row.task != "prompt" else []
     return Example(row, content, context[-CONTEXT:])
 

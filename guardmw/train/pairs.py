@@ -17,6 +17,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from guardmw.train.calls import NO_ARGUMENTS, live_text
 from guardmw.train.dataset import Row, Taxonomy
 
 __all__ = [
@@ -144,6 +145,8 @@ def usable(row: Row) -> bool:
         return False
     if row.unsafe and not any(map(themes_of, _keys(row))):
         return False
+    if row.unsafe and row.task == "tool_call" and live_text(row).endswith(NO_ARGUMENTS):
+        return False  # the label hangs on the tool's description, which no guard of calls reads
     return sum(map(str.isascii, row.content)) >= ASCII_SHARE * len(row.content)
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import re
 
+from guardmw.train.dataset import Row
 from guardmw.types import Check, Message, ToolCall
 
-__all__ = ["call_checks", "call_text", "step_call"]
+__all__ = ["NO_ARGUMENTS", "call_checks", "call_text", "live_text", "step_call"]
+
+NO_ARGUMENTS = "({})"
+"""How the text of a call ends that has none."""
 
 _STEP_CALL = re.compile(r"(?P<name>[\w.-]+)\"?(?:\s*\n\s*Action Input:)?\s*(?P<arguments>\{)")
 
@@ -22,6 +26,13 @@ def call_checks(content: str, said: tuple[Message, ...]) -> list[Check]:
         Check("tool_call", call_text(call), conversation=said, calls=tuple(calls[: place + 1]))
         for place, call in enumerate(calls)
     ]
+
+
+def live_text(row: Row) -> str:
+    """The content of `row` as a guard meets it: calls as an agent makes them, one to a line."""
+    if row.task != "tool_call":
+        return row.content
+    return "\n".join(check.content for check in call_checks(row.content, ()))
 
 
 def call_text(call: ToolCall) -> str:
