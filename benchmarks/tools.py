@@ -32,8 +32,17 @@ HISTORY = (10, 1_000, 10_000)
 CALL = ToolCall("send_mail", '{"to": "ann@shop.example", "text": "Your parcel left our warehouse this morning."}', "c")
 
 
-def policy(rules: int) -> Policy:
-    """`rules` rules on arguments and as many sequence rules of the four forms, none of which the call breaks."""
+SCHEMA = {
+    "type": "object",
+    "properties": {"to": {"type": "string", "format": "email"}, "text": {"type": "string", "maxLength": 2000}},
+    "required": ["to", "text"],
+    "additionalProperties": False,
+}
+
+
+def policy(rules: int, schema: bool) -> Policy:
+    """`rules` rules on arguments and as many sequence rules of the four forms, none of which the call breaks; `schema`
+    holds the call's arguments against a JSON Schema too."""
     forms: tuple[Callable[[int], dict[str, Any]], ...] = (
         lambda n: {"after": f"read_{n}_*", "never": f"post_{n}"},
         lambda n: {"before": "send_*", "require": f"tool_{n % 7}"},
@@ -44,6 +53,8 @@ def policy(rules: int) -> Policy:
     # The rule for the call stands last, so that all patterns before it are tried.
     others = tuple(ToolRule(tool=f"other_{n}_*", action="deny") for n in range(rules - 1))
     rule = ToolRule(tool="send_*", args={"to": Argument(pattern=r"@shop\.example$")}, action="allow")
+    if schema:
+        rule = ToolRule.model_validate(rule.model_dump() | {"schema": SCHEMA})
     detectors = Detectors(pii=PiiDetector(entities=("credit_card",)))
     return Policy(id=f"r{rules}", detectors=detectors, tools=Tools(rules=(*others, rule), sequences=sequences))
 
@@ -100,10 +111,11 @@ def first_read_ms(chosen: Policy, said: list[BaseMessage], rounds: int) -> float
     return 1e3 * best_s(lambda: CallHistory().past(said, chosen), rounds)
 
 
-def measure(rules: int, history: int, decisions: int, rounds: int) -> dict[str, float | int]:
-    chosen, said = policy(rules), messages(history)
+def measure(rules: int, schema: bool, history: int, decisions: int, rounds: int) -> dict[str, float | int]:
+    chosen, said = policy(rules, schema), messages(history)
     return {
         "rules": rules,
+        "schema": int(schema),
         "history": history,
         "rules_us": round(rules_us(automaton_for(chosen), history, decisions, rounds), 2),
         "decision_us": round(decision_us(chosen, said, max(50, decisions // 10), rounds), 1),
@@ -118,9 +130,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     rows = []
-    for rules in RULES:
+    for rules, schema in (*((rules, False) for rules in RULES), (RULES[-1], True)):
         for history in HISTORY:
-            rows.append(measure(rules, history, arguments.decisions, arguments.rounds))
+            rows.append(measure(rules, schema, history, arguments.decisions, arguments.rounds))
             if len(rows) == 1:
                 print("".join(f"{column:>16}" for column in rows[0]))
             print("".join(f"{value:16}" for value in rows[-1].values()))
