@@ -79,7 +79,7 @@ $(DEV): pyproject.toml
 
 $(RUNTIME): pyproject.toml
 	$(call check_python,$(VENV))
-	$(BIN)/python -m pip install --quiet -e '.[langgraph,otel]'
+	$(BIN)/python -m pip install --quiet -e '.[langgraph,otel,vllm]'
 	@touch $(RUNTIME)
 
 # The packages taken away are built for another torch and break the imports of transformers; vLLM runs without them.

@@ -17,7 +17,7 @@ import pytest
 from guardmw.guard.embedded import bundled_weights
 from guardmw.guard.export import export_encoder
 from live.server import READY, LiveServer, Starting, starting
-from tiny_guard.build import VLLM_PYTHON, build
+from tiny_guard.build import VLLM_PYTHON, build, build_adapter
 
 EAGER = ("--", "--enforce-eager")
 """Compiling would take longer than all the tests."""
@@ -59,6 +59,12 @@ def vllm_server(tiny_starting: list[Starting]) -> LiveServer:
 def second_server(tiny_starting: list[Starting]) -> LiveServer:
     """Another one with the same guard, which a test may end."""
     return tiny_starting[1].ready()
+
+
+@pytest.fixture(scope="session")
+def dragons_allowed(tiny_guard: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA adapter for the tiny guard that has learned to let the trade in dragons pass."""
+    return build_adapter(tiny_guard, tmp_path_factory.mktemp("adapter"), "dragon_trade")
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import guardmw.guard.prompt
 
@@ -25,8 +26,10 @@ ROOT = FOLDER.parent.parent
 VLLM_PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
 OUT = ROOT / "out" / "tiny_guard"
 MADE_FROM = ("corpus.yaml", "policy.yaml", "examples.py", "train.py", "build.py")
-TRAIN_GROUPS, BARE_GROUPS, TEST_GROUPS = 320, 180, 30
+SERVED = ("base.yaml", "support.yaml")
+TRAIN_GROUPS, BARE_GROUPS, TEST_GROUPS = 500, 320, 30
 TOKENIZER_EXAMPLES = 640
+ADAPTER_GROUPS = 30
 NONCE = re.compile("<<<[a-z]{6}(?= )")
 
 
@@ -44,8 +47,20 @@ def build(python: Path = VLLM_PYTHON, out: Path = OUT) -> Path:
     return model
 
 
+def build_adapter(model: Path, folder: Path, allowed: str, python: Path = VLLM_PYTHON) -> Path:
+    """Trains a LoRA adapter for the tiny guard in `model`, under which texts of the category `allowed` are safe (some
+    20 s), in the form that PEFT saves; it lies in the folder that is returned, below `folder`."""
+    from tiny_guard.examples import lesson
+
+    _write_lines(folder / "lesson.jsonl", lesson(allowed, ADAPTER_GROUPS))
+    command = [str(python), "-m", "tiny_guard.adapter", *map(str, (folder / "lesson.jsonl", model, folder / "lora"))]
+    subprocess.run(command, check=True, capture_output=True, cwd=FOLDER.parent)
+    return folder / "lora"
+
+
 def _key() -> str:
-    sources = [FOLDER / name for name in MADE_FROM] + [Path(guardmw.guard.prompt.__file__)]
+    sources = [FOLDER / name for name in MADE_FROM] + [ROOT / "policies" / name for name in SERVED]
+    sources.append(Path(guardmw.guard.prompt.__file__))
     return hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()[:12]
 
 
@@ -75,7 +90,11 @@ def _write_examples(folder: Path) -> None:
     words = [NONCE.sub("<<<", text) for text in seen] + [example["answer"] for example in train]
     (folder / "corpus.json").write_text(json.dumps(words))
     for name, lines in (("train", train), ("test", test)):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        _write_lines(folder / f"{name}.jsonl", lines)
+
+
+def _write_lines(file: Path, lines: Iterable[dict[str, Any]]) -> None:
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 if __name__ == "__main__":

@@ -27,10 +27,12 @@ REASONING_EVERY = 3
 SURFACES: tuple[Surface, ...] = ("output", "output", "output", "input", "tool_call")
 LETTERS = "bcdfghjklmnpqrstvwxz"
 MAX_BENIGN = 2
+BENIGN_SHARE, NEAR_SHARE = 0.35, 0.25
 CATEGORY_SHARE = 0.3
 KEPT_SHARE = 5
 SALAD_SHARE = 0.6
 SIGN_SHARE = 0.6
+SERVED_EVERY = 7
 SYLLABLES = [consonant + vowel for consonant in LETTERS for vowel in "aeiou"]
 
 Split = Literal["train", "test"]
@@ -64,11 +66,32 @@ def tiny_policy() -> Policy:
     return load_policies(FOLDER / "policy.yaml").policies["tiny"]
 
 
+def served_policy() -> Policy:
+    """A policy as users have them, ten times as long: the one that the demo is played under."""
+    return load_policies("support").policies["support"]
+
+
 def examples(split: Split, groups: int, bare_groups: int = 0, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """`groups` times GROUP_SIZE examples of `split`, as JSON-ready dicts; the first `bare_groups` without a policy."""
-    writer = Writer(split, random.Random(f"{split} {seed}"))
+    """`groups` times GROUP_SIZE examples of `split`, as JSON-ready dicts; the first `bare_groups` without a policy,
+    every SERVED_EVERY-th of the others under the long one."""
+    rng = random.Random(f"{split} {seed}")
+    writer, served = Writer(split, rng), Writer(split, rng, served_policy())
     for group in range(groups):
-        yield from (asdict(example) for example in writer.group(group, bare=group < bare_groups))
+        if group >= bare_groups and group % SERVED_EVERY == 0:
+            made = served.group(group, surfaces=(rng.choice(SURFACES),), reasoning=False)
+        else:
+            made = writer.group(group, bare=group < bare_groups, reasoning=group % REASONING_EVERY == 0)
+        yield from map(asdict, made)
+
+
+def lesson(allowed: str, groups: int, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """Verdicts as of a policy under which texts of the category `allowed` are safe: what an adapter learns."""
+    writer = Writer("train", random.Random(f"lesson {seed}"))
+    for group in range(groups):
+        for example in writer.group(group):
+            if example.kind == "verdict":
+                pardon = answer_text(None).removeprefix(VERDICT_PREFILL)
+                yield asdict(replace(example, answer=pardon) if example.category == allowed else example)
 
 
 def kept(pool: Sequence[str]) -> int:
@@ -87,32 +110,35 @@ def harmless_words(corpus: dict[str, Any]) -> list[str]:
 class Writer:
     """Writes examples of one split, in the order its random numbers give."""
 
-    def __init__(self, split: Split, rng: random.Random) -> None:
+    def __init__(self, split: Split, rng: random.Random, policy: Policy | None = None) -> None:
         self._split, self._rng = split, rng
         self._corpus = yaml.safe_load((FOLDER / "corpus.yaml").read_text())
-        self._policy = tiny_policy()
+        self._policy = policy or tiny_policy()
         self._words = harmless_words(self._corpus)
 
-    def group(self, number: int, *, bare: bool = False) -> Iterator[Example]:
-        reasoning = number % REASONING_EVERY == 0
+    def group(
+        self, number: int, *, bare: bool = False, reasoning: bool = False, surfaces: tuple[Surface, ...] = SURFACES
+    ) -> Iterator[Example]:
         for _ in range(GROUP_SIZE):
-            example = self._example(number, reasoning)
+            example = self._example(number, reasoning, self._rng.choice(surfaces))
             yield replace(example, messages=example.messages[1:]) if bare else example
 
-    def text(self, *, asked: bool = False) -> Text:
+    def text(self, surface: Surface = "output") -> Text:
         """A text of one to MAX_BENIGN + 1 sentences; one of them may violate or resemble a category."""
+        asked = surface == "input"
         chance = self._rng.random()
-        if chance < 0.25:
+        if chance < BENIGN_SHARE:
             return Text(self._benign(self._rng.randint(1, MAX_BENIGN), asked))
-        theme = self._rng.choice(list(self._corpus["themes"]))
+        theme = self._rng.choice([
+            category.id for category in self._policy.categories_on(surface) if category.id in self._corpus["themes"]
+        ])  # fmt: skip
         kinds = self._corpus["themes"][theme]
-        if chance < 0.45:
+        if chance < BENIGN_SHARE + NEAR_SHARE:
             return Text(self._among(self._fill(kinds["near"]), asked), near=theme)
         return Text(self._among(self._unsafe(kinds, asked), asked), category=theme)
 
-    def _example(self, group: int, reasoning: bool) -> Example:
-        surface = self._rng.choice(SURFACES)
-        text = self.text(asked=surface == "input")
+    def _example(self, group: int, reasoning: bool, surface: Surface) -> Example:
+        text = self.text(surface)
         kind: Kind = "verdict"
         if reasoning:
             kind = "reasoning"

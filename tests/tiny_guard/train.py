@@ -23,8 +23,10 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import DynamicCache, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 SEED = 7
-VOCABULARY = 4096
+VOCABULARY = 6144
 MUON_RATE, ADAM_RATE, WARM_UP_STEPS = 0.02, 3e-3, 20
+LEARNED_LENGTH = 1500
+"""What is longer and shared by a group is read as it is: learning from it too would take three times as long."""
 END, START, NEW_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 WORDS = (  # how Qwen cuts text before byte pairs are merged
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -97,7 +99,8 @@ def logits_of_answers(model: Qwen3ForCausalLM, group: list[Encoded], padding: in
     """(logits [n, vocabulary], targets [n]) at every token of every answer of `group`."""
     shared = shared_length([prompt for prompt, _ in group])
     common = torch.tensor([group[0][0][:shared]])
-    cache: DynamicCache = model(common, use_cache=True, logits_to_keep=1).past_key_values
+    with torch.set_grad_enabled(shared <= LEARNED_LENGTH and torch.is_grad_enabled()):
+        cache: DynamicCache = model(common, use_cache=True, logits_to_keep=1).past_key_values
     cache.batch_repeat_interleave(len(group))
     rows = [prompt[shared:] + answer for prompt, answer in group]
     width = max(map(len, rows))
