@@ -164,7 +164,13 @@ Alternatives = Mapping[str, float]
 """Tokens with their probabilities."""
 
 
-def chat_answer(*positions: Alternatives, text: str | None = None, prompt_tokens: int = 100, cached: int = 96) -> Json:
+def chat_answer(
+    *positions: Alternatives,
+    text: str | None = None,
+    finish: str = "stop",
+    prompt_tokens: int = 100,
+    cached: int = 96,
+) -> Json:
     """An answer of ``/v1/chat/completions``: the likeliest token of each position was taken."""
     taken = [max(position, key=lambda token: position[token]) for position in positions]
     content = [
@@ -175,7 +181,7 @@ def chat_answer(*positions: Alternatives, text: str | None = None, prompt_tokens
     choice = {
         "message": {"role": "assistant", "content": written},
         "logprobs": {"content": content},
-        "finish_reason": "length",
+        "finish_reason": finish,
     }
     return {
         "id": "chatcmpl-1",
@@ -185,11 +191,11 @@ def chat_answer(*positions: Alternatives, text: str | None = None, prompt_tokens
     }
 
 
-def completion_answer(*positions: Alternatives) -> Json:
+def completion_answer(*positions: Alternatives, finish: str = "stop") -> Json:
     """An answer of ``/v1/completions``."""
     taken = [max(position, key=lambda token: position[token]) for position in positions]
     tops = [{token: _log(probability) for token, probability in position.items()} for position in positions]
-    choice = {"text": "".join(taken), "logprobs": {"tokens": taken, "top_logprobs": tops}, "finish_reason": "length"}
+    choice = {"text": "".join(taken), "logprobs": {"tokens": taken, "top_logprobs": tops}, "finish_reason": finish}
     return {"id": "cmpl-1", "model": "tiny", "choices": [choice], "usage": _usage(len(taken), 100, 0)}
 
 
@@ -253,7 +259,7 @@ class GuardModel:
         if begun.endswith("\\category{"):
             listed = body["structured_outputs"]["choice"]
             return chat_answer({each: 0.9 if each == category else 0.1 / len(listed) for each in listed})
-        return chat_answer({"safe": 1 - unsafe, "unsafe": unsafe})
+        return chat_answer({"safe": 1 - unsafe, "unsafe": unsafe}, finish="length")
 
     def _reasoned(self, unsafe: float, category: str) -> Json:
         label = {"safe": 1 - unsafe, "unsafe": unsafe}

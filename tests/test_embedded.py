@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from copy import copy
 from itertools import pairwise
 
 import pytest
@@ -267,6 +268,14 @@ def test_of_a_long_question_the_end_is_read(model: Model) -> None:
     (window,) = check_windows(check, model)
     assert len(window.context) == model.manifest.windows.context
     assert list(window.context[-4:]) == model.words.ids("is it done?")
+
+
+def test_weights_without_context_read_none(model: Model) -> None:
+    windows = model.manifest.windows.model_copy(update={"context": 0})
+    without = copy(model)
+    without.manifest = model.manifest.model_copy(update={"windows": windows})
+    (window,) = check_windows(Check("output", "Yes.", conversation=(Message("user", "so " * 900),)), without)
+    assert (window.content, list(window.context)) == (model.words.ids("Yes."), [])
 
 
 @given(logit=st.floats(-1e30, 1e30), temperature=st.floats(0.01, 100), bias=st.floats(-50, 50))

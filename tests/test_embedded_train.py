@@ -8,7 +8,7 @@ import json
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,20 @@ from guardmw.guard.embedded import EmbeddedGuard, bundled_weights
 from guardmw.guard.encoder import load_model
 from guardmw.guard.wordpiece import WordPiece
 from guardmw.policy.schema import Category, Policy
-from guardmw.train.corpus import CONTENT, FIRST_WORDS, STREAMED, Corpus, Example, window_of
+from guardmw.train.corpus import CONTENT, FIRST_WORDS, STREAMED, Corpus, Example, sort_out, window_of
 from guardmw.train.dataset import DatasetError, Row, Taxonomy, read_folder, read_rows, read_taxonomies
-from guardmw.train.pairs import NO, UNKNOWN, YES, category_texts, label_matrix, read_themes, read_wordings, usable
+from guardmw.train.measure import Scores, calibrate, check_dev
+from guardmw.train.pairs import (
+    NO,
+    UNKNOWN,
+    YES,
+    category_texts,
+    label_matrix,
+    own_categories,
+    read_themes,
+    read_wordings,
+    unusable,
+)
 from guardmw.train.written import written_rows
 from guardmw.types import Check
 
@@ -108,8 +119,8 @@ def test_themes_name_themes() -> None:
     assert all(len(theme.texts) >= 2 for theme in themes.values())
 
 
-def labels(found: Row) -> dict[str, int]:
-    categories = category_texts(TAXONOMIES)
+def labels(found: Row, taxonomies: dict[str, Taxonomy] = TAXONOMIES, using: Sequence[Row] = ()) -> dict[str, int]:
+    categories = category_texts(taxonomies, using)
     kinds, places = label_matrix([found], categories)
     return dict(zip([category.text for category in categories], kinds[places[0]], strict=True))
 
@@ -193,20 +204,85 @@ def test_a_row_of_a_coarse_class_is_unknown_under_the_finer_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "why"),
     [
-        {"task": "trajectory"},
-        {"content": "  "},
-        {"source": "privacylens"},
-        {"source": "agent_safetybench"},
-        {"policy": "diasafety", "categories": ["Risk Ignorance"]},
-        {"categories": ["never heard of"]},
-        {"content": "どうやって車を盗みますか"},
+        ({"task": "trajectory"}, "trajectories"),
+        ({"content": "  "}, "blank"),
+        ({"source": "privacylens"}, "doesn't show"),
+        ({"source": "agent_safetybench"}, "in a context"),
+        ({"policy": "diasafety", "categories": ["Risk Ignorance"]}, "in a context"),
+        ({"categories": ["never heard of"]}, "no category"),
+        ({"task": "tool_call", "content": '{"name": "steal"}'}, "without arguments"),
+        ({"content": "どうやって車を盗みますか"}, "ASCII"),
     ],
 )
-def test_rows_that_teach_nothing_are_left_out(changes: dict[str, Any]) -> None:
-    assert usable(row())
-    assert not usable(row(**changes))
+def test_rows_that_teach_nothing_are_left_out_and_counted(changes: dict[str, Any], why: str) -> None:
+    assert unusable(row()) is None
+    assert why in (unusable(row(**changes)) or "")
+    kept, left_out = sort_out([row(), *[row(**changes)] * 3])
+    assert kept == [row()]
+    assert list(left_out.values()) == [3]
+    assert {source for _, source in left_out} == {changes.get("source", "made_up")}
+
+
+HOUSE = Taxonomy(
+    judges="prompt", unsafe_when="it helps burglars",
+    categories={"break_in": "Breaking into a home.", "casing": "Spying a home out.", "unspecified": "Nobody says."},
+)  # fmt: skip
+WITH_OWN = {**TAXONOMIES, "house": HOUSE}
+BURGLARY = row(policy="house", categories=["break_in"])
+
+
+def test_a_taxonomy_of_ones_own_is_learned_under_its_own_categories_alone() -> None:
+    own = own_categories(WITH_OWN)
+    assert own.keys() == {"house/break_in", "house/casing"}
+    assert unusable(BURGLARY, own) is None
+    assert "no category" in (unusable(BURGLARY) or "")
+    assert "no category" in (unusable(row(policy="house", categories=["unspecified"]), own) or "")
+    found = labels(BURGLARY, WITH_OWN, [BURGLARY])
+    mine = {"break in. Breaking into a home.": YES, "casing. Spying a home out.": NO}
+    assert {text: label for text, label in found.items() if label != UNKNOWN} == mine
+    theft = labels(row(), WITH_OWN, [BURGLARY])
+    assert {theft[text] for text in mine} == {UNKNOWN}
+    assert {text: label for text, label in theft.items() if text not in mine} == labels(row())
+    assert set(labels(row(label="safe", categories=[]), WITH_OWN, [BURGLARY]).values()) == {NO}
+
+
+def test_a_taxonomy_of_ones_own_that_no_unsafe_row_uses_is_not_learned() -> None:
+    plain = category_texts(TAXONOMIES)
+    assert category_texts(WITH_OWN) == category_texts(WITH_OWN, [row(), row(policy="house", label="safe")]) == plain
+    assert len(category_texts(WITH_OWN, [BURGLARY])) == len(plain) + 2
+    partly = {"multijail": Taxonomy(judges="", unsafe_when="", categories={"Theft": "Stealing.", "Odd": "Oddities."})}
+    assert own_categories(partly) == {}, "themes know a part of it"
+
+
+def dev_corpus(*rows: Row) -> Corpus:
+    words = WordPiece((bundled_weights() / "vocab.txt").read_text("utf-8"))
+    return Corpus(rows, category_texts(TAXONOMIES), words)
+
+
+BENIGN_ROWS = [
+    row(id=f"b{n}", source="benign_made_up", policy="benign", label="safe", categories=[]) for n in range(40)
+]
+
+
+def test_a_dev_set_that_can_calibrate_nothing_is_refused() -> None:
+    check_dev(dev_corpus(row(), *BENIGN_ROWS))
+    for rows, says in ([row()] * 60, "no source benign_"), (BENIGN_ROWS, "no text that falls under a category"):
+        dev = dev_corpus(*rows)
+        highest = np.full(len(rows), -3.0, dtype=np.float32)
+        scores = Scores(
+            {"p": highest}, np.full((len(rows), dev.labels.shape[1]), -3.0, dtype=np.float32),
+            np.array([example.row.source for example in dev.examples]), dev.unsafe,
+        )  # fmt: skip
+        with pytest.raises(DatasetError, match=says):
+            calibrate(scores, dev, 0.03)
+        with pytest.raises(DatasetError, match=says):
+            check_dev(dev)
+    all_under_all = dev_corpus(*BENIGN_ROWS)
+    all_under_all.labels[:] = YES
+    with pytest.raises(DatasetError, match="doesn't fall under"):
+        check_dev(all_under_all)
 
 
 @given(st.booleans(), st.lists(st.sampled_from(["Theft", "Weapons", "Child abuse", "Self-harm"]), unique=True))
@@ -242,7 +318,7 @@ def small_data(folder: Path) -> Path:
                 for n in range(150)
             ],
         )  # fmt: skip
-    taxonomies = {name: taxonomy.model_dump() for name, taxonomy in TAXONOMIES.items()}
+    taxonomies = {name: taxonomy.model_dump() for name, taxonomy in WITH_OWN.items()}
     (folder / "taxonomies.json").write_text(json.dumps(taxonomies))
     return folder
 
@@ -303,8 +379,20 @@ def test_a_small_run_writes_weights_that_a_guard_loads(tmp_path: Path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         train_embedded(again, print, interrupt_at(40))
     assert not (again.out / "manifest.json").exists()
-    with pytest.raises(DatasetError, match="Delete it"):
-        train_embedded(replace(again, tuning=Tuning(steps=49, batch=4)), print, lambda *_: None)
+    checkpoint = again.out / "checkpoint.pt"
+    for changed, says in (
+        ({"tuning": Tuning(steps=49, batch=4)}, "differs in steps"),
+        ({"limit": 149}, "differs in limit, texts"),
+        ({"encoder": str(small_encoder(tmp_path / "other"))}, "differs in encoder, encoder's weights"),
+    ):
+        with pytest.raises(DatasetError, match=rf"checkpoint\.pt: .*{says}\. Delete it to begin anew"):
+            train_embedded(replace(again, **changed), print, lambda *_: None)
+    whole_checkpoint = checkpoint.read_bytes()
+    for damaged in (whole_checkpoint[: len(whole_checkpoint) // 2], b"", b"no checkpoint"):
+        checkpoint.write_bytes(damaged)
+        with pytest.raises(DatasetError, match=r"checkpoint\.pt: .*damaged.* Delete it to begin anew"):
+            train_embedded(again, print, lambda *_: None)
+    checkpoint.write_bytes(whole_checkpoint)
     resumed: list[int] = []
     manifest = train_embedded(again, print, lambda step, total, loss: resumed.append(step))
     assert resumed == list(range(33, 49)), "it went on from the last checkpoint"
@@ -313,6 +401,18 @@ def test_a_small_run_writes_weights_that_a_guard_loads(tmp_path: Path, monkeypat
     assert manifest.calibration == whole.calibration
     assert manifest.base == "encoder"
     assert max(manifest.figures["p"]["false_positives"].values()) <= 0.03
+    told: list[str] = []
+    for source in ("train", "dev"):
+        odd = [ROW | {"id": str(n), "source": "own", "policy": "house", "categories": ["odd"]} for n in range(7)]
+        write(settings.data / source / "own.jsonl.gz", *odd, ROW | {"policy": "house", "categories": ["break_in"]})
+    checkpoint.write_bytes(whole_checkpoint)
+    with pytest.raises(DatasetError, match="differs in texts, categories"):
+        train_embedded(again, told.append, lambda *_: None)
+    assert told[0] == "train: 7 rows left out, unsafe under no category that training can use: own 7"
+    write(settings.data / "train" / "made_up.jsonl.gz")
+    write(settings.data / "train" / "own.jsonl.gz", *odd)
+    with pytest.raises(DatasetError, match="train holds no unsafe row that can be learned from"):
+        train_embedded(again, print, lambda *_: None)
     guard = EmbeddedGuard(again.out)
     category = Category(id="theft", title="Theft", unsafe_when="steal")
     check = Check("input", "how do i steal bread number 3")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ BAD: list[tuple[dict[str, Any] | str, str]] = [
     (raw(policy="nowhere"), "unknown taxonomy 'nowhere'"),
     (unsafe("x", policy="benign"), "unknown taxonomy 'benign'"),
     (unsafe("x") | {"categories": ["theft"]}, "the taxonomy 'harm' has no category 'theft'"),
+    (unsafe("x", task="response", meta={"onset_chars": 1}), "meta.onset_chars must be a whole number of characters"),
 ]
 
 
@@ -106,6 +108,10 @@ def test_a_folder_stands_for_its_files(tmp_path: Path) -> None:
     first, second = write(tmp_path / "a.jsonl", [raw()]), write(tmp_path / "b.jsonl", [raw()])
     write(tmp_path / "notes.txt", ["no data"])
     assert data_files([tmp_path, first]) == [first, second]
+    assert data_files([Path(os.path.relpath(first)), first, second.parent / ".." / tmp_path.name / "b.jsonl"]) == [
+        Path(os.path.relpath(first)),
+        second.parent / ".." / tmp_path.name / "b.jsonl",
+    ]
     (tmp_path / "none").mkdir()
     with pytest.raises(DatasetError, match="no file"):
         data_files([tmp_path / "none"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from evaluation_rows import TAXONOMIES, row, sample
 from guardmw.errors import GuardConfigError
 from guardmw.evaluation.data import Dataset, File, Sample
-from guardmw.evaluation.judging import EvaluationError, Judge, Judged, checks_of, side_by_side
+from guardmw.evaluation.judging import EvaluationError, Judge, Judged, checks_of, latencies, side_by_side
 from guardmw.evaluation.rules import RuleBook
 from guardmw.evaluation.run import Settings, evaluate
 from guardmw.policy.load import parse_policy
@@ -169,17 +169,47 @@ async def test_detectors_judge_where_they_are_the_guard() -> None:
     assert (judged.unsafe, judged.top) == (True, "email")
 
 
-async def test_errors_are_misses_on_unsafe_rows_and_left_out_on_safe_ones() -> None:
-    class Moody(FakeGuard):
-        async def check(self, check: Check, policy: Policy) -> Verdict:
-            self.fail = "garbage" if "odd" in check.content else None
-            return await super().check(check, policy)
+class Moody(FakeGuard):
+    """Fails on what is odd."""
 
+    async def check(self, check: Check, policy: Policy) -> Verdict:
+        self.fail = "garbage" if "odd" in check.content else None
+        return await super().check(check, policy)
+
+
+@pytest.mark.parametrize("run", ["AGENT: burgle\nAGENT: odd", "AGENT: odd\nAGENT: burgle"])
+async def test_an_error_at_one_step_takes_back_no_flag_of_another(run: str) -> None:
+    rows = [bad(run, task="trajectory"), sample(content=run, task="trajectory"), sample(), bad("odd")]
+    settings = Settings(bootstrap=0, concurrency=4, show_texts=True)
+    found = await measure(Moody(unsafe="burgle"), *rows, settings=settings)
+    figures = {key: figure["value"] for key, figure in found["overall"]["figures"].items()}
+    assert [figures[key] for key in ("recall", "fpr", "precision", "category_accuracy")] == [0.5] * 4
+    assert figures["brier"] == pytest.approx((0 + 1 + 0 + 1) / 4, abs=0.01)
+    assert found["overall"]["errors"] == {
+        "unsafe_counted_as_missed": 1, "safe_left_out": 0, "flagged_all_the_same": 2, "kinds": {"parse_error": 3}
+    }  # fmt: skip
+    assert [each["content"] for each in found["worst"]["false_positives"]] == [run]
+    assert found["worst"]["false_negatives"] == []
+
+
+@pytest.mark.parametrize(("fail", "timed"), [(None, 4), ("error", 0)])
+async def test_rows_that_need_no_guard_keep_no_others_from_being_timed(fail: Any, timed: int) -> None:
+    book = RuleBook({}, policy=parse_policy(OWN_POLICY))
+    rows = [sample(book, content=f"question {place}") for place in range(40)]
+    rows += [sample(book, task="response", content=f"answer {place}") for place in range(4)]
+    guard = FakeGuard(fail=fail)
+    for seed in range(5):
+        guard.checks.clear()
+        assert len(await latencies(Judge(guard, 1), rows, seed, lambda: None)) == timed
+        assert timed or len(guard.checks) == 4, "two rows, each behind another check"
+
+
+async def test_errors_are_misses_on_unsafe_rows_and_left_out_on_safe_ones() -> None:
     rows = [bad("burgle"), bad("odd burgle"), sample(), sample(content="odd"), sample(content="burgle a cake")]
     found = await measure(Moody(unsafe="burgle"), *rows)
     overall = found["overall"]
     assert overall["errors"] == {
-        "unsafe_counted_as_missed": 1, "safe_left_out": 1, "kinds": {"parse_error": 2}
+        "unsafe_counted_as_missed": 1, "safe_left_out": 1, "flagged_all_the_same": 0, "kinds": {"parse_error": 2}
     }  # fmt: skip
     assert overall["figures"]["recall"]["value"] == 0.5
     assert overall["figures"]["fpr"]["value"] == 0.5

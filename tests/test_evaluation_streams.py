@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from evaluation_rows import TAXONOMIES, row, sample
 from guardmw.evaluation.judging import Judge
-from guardmw.evaluation.rules import RuleBook
-from guardmw.evaluation.streams import Streamed, onset_of, stream_figures, stream_row
+from guardmw.evaluation.onset import onset_of
+from guardmw.evaluation.rules import RuleBook, UnfitRowError
+from guardmw.evaluation.streams import Streamed, stream_figures, stream_row
 from guardmw.policy.load import parse_policy
 from guardmw.testing import FakeGuard
 from guardmw.types import Check, TokenUsage, Verdict
@@ -142,12 +143,39 @@ async def test_every_character_is_judged_and_nothing_is_shown_before(text: str, 
         ({"spans": [["NAME", 7, 9], ["CITY", 4, 6]]}, 4),
         ({"spans": [{"start": 2, "end": 3}]}, 2),
         ({"spans": []}, None),
-        ({"spans": "none"}, None),
-        ({"onset_chars": True}, None),
-        ({"onset_chars": 99}, None),
+        ({"spans": None}, None),
+        ({"onset_chars": None}, None),
+        ({"onset_chars": 0}, 0),
         ({}, None),
     ],
 )
-def test_onsets_are_read_where_they_make_sense(meta: dict[str, Any], onset: int | None) -> None:
+def test_onsets_are_read_as_onset_or_first_span(meta: dict[str, Any], onset: int | None) -> None:
     assert onset_of(row(content="0123456789", label="unsafe", meta=meta)) == onset
     assert onset_of(row(content="0123456789", meta=meta)) is None
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {"onset_chars": -3},
+        {"onset_chars": 10},
+        {"onset_chars": 999, "spans": [[2, 5]]},
+        {"onset_chars": 4.0},
+        {"onset_chars": "my secret"},
+        {"onset_chars": True},
+        {"spans": "none"},
+        {"spans": {"start": 3}},
+        {"spans": [["PII", "4", "9"]]},
+        {"spans": [[4.0, 9]]},
+        {"spans": [[2, 5], [11, 12]]},
+        {"spans": [{"end": 3}]},
+        {"spans": ["4"]},
+    ],
+)
+def test_an_onset_outside_the_text_makes_an_unsafe_response_unfit(meta: dict[str, Any]) -> None:
+    changed = {"task": "response", "content": "0123456789", "meta": meta}
+    for book in (RuleBook(TAXONOMIES), RuleBook({}, policy=parse_policy(LOOSE))):
+        with pytest.raises(UnfitRowError, match=r"^meta\.") as raised:
+            book.for_row(row(label="unsafe", **changed))
+        assert "secret" not in str(raised.value)
+        book.for_row(row(**changed))

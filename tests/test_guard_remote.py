@@ -23,7 +23,7 @@ from guardmw.errors import (
 from guardmw.guard import resolve_guard
 from guardmw.guard.embedded import EmbeddedGuard, bundled_weights
 from guardmw.guard.export import export_encoder
-from guardmw.guard.remote import RemoteEmbeddedGuard
+from guardmw.guard.remote import RemoteEmbeddedGuard, StateServers
 from guardmw.guard.served import served_name
 from guardmw.policy.schema import Category, Limits, Policy, Precedent
 from guardmw.types import Check, Verdict
@@ -189,7 +189,7 @@ async def test_closing_ends_what_waits(guard: RemoteEmbeddedGuard, server: Fault
 
 
 async def test_it_has_a_name(server: FaultServer, exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GUARDMW_GUARD_API_KEY", "key")
+    monkeypatch.setenv("GUARDMW_GUARD_API_KEY", "key\n")
     guard = await asyncio.to_thread(resolve_guard, f"embedded:{server.url}?weights={exported}")
     assert isinstance(guard, RemoteEmbeddedGuard)
     assert score(await guard.check(CHECK, POLICY)) > 0.3
@@ -203,3 +203,9 @@ async def test_it_has_a_name(server: FaultServer, exported: Path, monkeypatch: p
 def test_names_that_are_none(name: str) -> None:
     with pytest.raises(GuardConfigError, match=r"http|embedded|weights"):
         resolve_guard(name)
+
+
+def test_a_key_that_can_not_be_sent_is_refused_without_naming_it() -> None:
+    with pytest.raises(GuardConfigError, match="can't be sent") as error:
+        StateServers("http://a", "m", 384, "k-1\n23")
+    assert "k-1" not in str(error.value)

@@ -238,6 +238,20 @@ def test_it_tells_the_client_s_line_and_ends_when_told(
         os.kill(int(re.findall(r"pid (\d+)", written)[0]), 0)
 
 
+def test_a_proxy_in_the_environment_is_not_asked_for_this_machine_s_server(
+    tmp_path: Path, model: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("VLLM_API_KEY", "k-9\n")
+    log = tmp_path / "vllm.log"
+    with serving(tmp_path, model, port, "--log", str(log), "--timeout", "8", "--", "--end", "0") as process:
+        stdout, stderr = process.communicate(timeout=20)
+    assert stdout.startswith("guard: vllm:"), stderr
+    assert "asked my guard {'choice': ['safe', 'unsafe']} Bearer k-9\n" in log.read_text()
+
+
 def test_it_exits_as_the_server_does(tmp_path: Path, model: Path, port: int) -> None:
     with serving(tmp_path, model, port, "--json", "--", "--end", "7") as process:
         stdout, stderr = process.communicate(timeout=20)

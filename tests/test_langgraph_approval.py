@@ -331,6 +331,21 @@ async def test_two_guards_ask_once_each_message_and_either_may_refuse() -> None:
     assert sorted(box.ran) == [("issue_refund", 5), ("verify", "Ann")]
 
 
+async def test_nobody_is_asked_about_what_another_guard_refuses() -> None:
+    class Second(GuardMiddleware):
+        pass
+
+    box = Toolbox()
+    strict = parse_policy("id: strict\ntools: {rules: [{tool: issue_refund, action: deny}]}")
+    middleware = [GuardMiddleware(parse_policy(SHOP), guard="detectors"), Second(strict, guard="detectors")]
+    agent: Any = create_agent(
+        ScriptedChatModel([REFUND, "Done."]), box.tools(), middleware=middleware, checkpointer=InMemorySaver()
+    )
+    state = await agent.ainvoke({"messages": [("user", "Hello")]}, THREAD)
+    assert (asked(state), box.ran) == ([], [])
+    assert "was not called" in results(state)[0].text
+
+
 async def test_many_threads_keep_apart() -> None:
     shop = Shop(*[REFUND] * 8)
     threads: list[Any] = [{"configurable": {"thread_id": str(number)}} for number in range(8)]

@@ -60,6 +60,32 @@ def test_all_that_a_model_reads_is_in_it() -> None:
     assert described(anthropic) == "w: d\nx: X! Y!"
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"type": "object", "properties": {FORBIDDEN: {"type": "string"}}},
+        {"type": "object", "properties": {FORBIDDEN: True}},
+        {"type": "object", "properties": {"x": {"type": "object", "properties": {FORBIDDEN: {}}}}},
+        {"type": "object", "properties": {"x": {"default": {FORBIDDEN: 1}}}},
+        {"type": "object", "properties": {"x": {"enum": [[FORBIDDEN]]}}},
+        {"type": "object", "properties": {}, "required": [FORBIDDEN]},
+    ],
+)
+async def test_names_in_a_schema_are_judged(parameters: dict[str, Any]) -> None:
+    OFFERED.clear()
+    named = StructuredTool(name="named", description="Fine.", args_schema=parameters, func=lambda **kwargs: "x")
+    middleware = GuardMiddleware(policy(), guard=FakeGuard(FORBIDDEN))
+    agent: Any = create_agent(SeeingModel(turns=["Hello."]), [look, named], middleware=[middleware])
+    await agent.ainvoke({"messages": [("user", "Hello")]})
+    assert OFFERED == [["look"]]
+
+
+def test_names_stand_there_once() -> None:
+    types = [{"type": "string"}, {"type": "null"}]
+    schema = {"properties": {"city": {"title": "City", "anyOf": types}, "unit": {"anyOf": types}}, "required": ["city"]}
+    assert described({"name": "w", "description": "d", "parameters": schema}) == "w: d\ncity: City\nunit"
+
+
 _schemas = st.recursive(
     st.text(min_size=1).filter(lambda text: text not in ("object", "string")) | st.integers() | st.none(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["title", "x", "anyOf"]), inner),

@@ -16,7 +16,7 @@ from guardmw.policy import parse_policy
 from guardmw.policy.automaton import automaton_for
 from guardmw.policy.schema import Policy, SequenceRule, Tools
 from guardmw.types import ToolCall
-from guardmw_langgraph.callmarks import MARK, not_made
+from guardmw_langgraph.callmarks import MARK, SAME_ID, not_made
 from guardmw_langgraph.history import RECENT_CALLS, REMEMBERED, CallHistory, Past
 from toolbox import APPROVE, THREAD, Shop, call, results
 
@@ -74,6 +74,16 @@ def test_a_call_that_was_redirected_counts_as_both() -> None:
 def test_results_may_come_in_any_order_and_by_hand() -> None:
     messages = [SystemMessage("s"), asking("c", "a"), result(1), result(0), HumanMessage("x"), AIMessage("y")]
     assert [one.name for one in fresh(messages).calls] == ["c", "a"]
+
+
+def test_the_refusal_of_a_repeated_id_is_not_the_result_of_the_first_call() -> None:
+    twice = AIMessage("", tool_calls=[{"name": name, "args": {}, "id": "ai-0"} for name in ("a", "d")])
+    answers = [result(0), not_made("d", "ai-0", "no", "refused", SAME_ID)]
+    for messages in (answers, answers[::-1]):
+        past = fresh([HumanMessage("x"), twice, *messages, AIMessage("y")])
+        assert denied(past, "b")
+        assert [one.name for one in past.calls] == ["a"]
+        assert past.refusals == {("d", SAME_ID): 1}
 
 
 def test_refusals_and_risk_are_those_of_the_run() -> None:

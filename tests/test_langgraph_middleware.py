@@ -91,7 +91,7 @@ async def test_each_text_is_judged_and_recorded_once() -> None:
     await run(create_agent(ScriptedChatModel(turns), [look], middleware=[middleware]))
     judged = [(decision.check.surface, decision.check.content) for decision in recorder.decisions]
     assert judged == [
-        ("input", "Hello"), ("tool_result", "look: Looks at something."), ("output", "Looking."),
+        ("input", "Hello"), ("tool_result", "look: Looks at something.\nat"), ("output", "Looking."),
         ("tool_call", 'look({"at": "hats"})'),
         ("tool_result", "saw hats"), ("output", "Found it."),
     ]  # fmt: skip

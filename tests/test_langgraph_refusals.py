@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from langchain.agents import create_agent
+from langchain.agents.middleware import AgentMiddleware
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
 from langchain_core.messages.tool import tool_call_chunk
+from langgraph.types import Command
 
 from guardmw.testing import FakeGuard
 from langgraph_world import CONSUMERS, World, assert_unheard
@@ -236,3 +239,105 @@ async def test_shadow_mode_records_and_changes_nothing() -> None:
     assert shop.box.ran == [("send_email", "x@evil.example"), ("issue_refund", 3)]
     assert "__interrupt__" not in state
     assert [one.action for one in shop.recorder.decisions if one.check.surface == "tool_call"] == ["block", "ask"]
+
+
+def _paused(shop: Shop, *others: AgentMiddleware[Any, Any, Any]) -> Any:
+    """The agent of `shop` with `others` before its guard; it stops before its tools run."""
+    middleware = [*others, shop.middleware]
+    tools = shop.box.tools()
+    return create_agent(shop.model, tools, middleware=middleware, checkpointer=shop.saver, interrupt_before=["tools"])
+
+
+async def _change(agent: Any, **args: Any) -> None:
+    """Gives the first call of the newest message other arguments, as somebody who edits the state does."""
+    asking = (await agent.aget_state(THREAD)).values["messages"][-1]
+    changed = [{**asking.tool_calls[0], "args": args}, *asking.tool_calls[1:]]
+    await agent.aupdate_state(THREAD, {"messages": [asking.model_copy(update={"tool_calls": changed})]})
+
+
+@pytest.mark.parametrize(("url", "ran"), [("XYZZY", []), ("b", [("http_post", "b")])])
+async def test_a_call_that_was_changed_in_the_state_is_judged_as_it_stands_there(url: str, ran: list[Any]) -> None:
+    shop = Shop([call("http_post", url="a")])
+    agent = _paused(shop)
+    await agent.ainvoke({"messages": [("user", "Hello")]}, THREAD)
+    await _change(agent, url=url)
+    await agent.ainvoke(None, THREAD)
+    assert shop.box.ran == ran
+    judged = [one.check.content for one in shop.recorder.decisions if one.check.surface == "tool_call"]
+    assert judged == ['http_post({"url": "a"})', f'http_post({{"url": "{url}"}})']
+
+
+class _Rewriting(AgentMiddleware[Any, Any, Any]):
+    """Gives every call of the model another argument."""
+
+    def __init__(self, name: str, value: str) -> None:
+        super().__init__()
+        self.given = {name: value}
+
+    def after_model(self, state: Any, runtime: Any) -> dict[str, Any] | None:
+        message = state["messages"][-1]
+        calls = [{**one, "args": {**one["args"], **self.given}} for one in message.tool_calls]
+        return {"messages": [message.model_copy(update={"tool_calls": calls})]} if calls else None
+
+
+@pytest.mark.parametrize("before", [False, True])
+async def test_a_call_that_another_middleware_rewrote_is_judged_as_it_runs(before: bool) -> None:
+    for to, ran in (("x@evil.example", []), ("b@shop.example", [("send_email", "b@shop.example")])):
+        shop = Shop([call("send_email", to="a@shop.example")])
+        rewriting = _Rewriting("to", to)
+        middleware = [shop.middleware, rewriting] if before else [rewriting, shop.middleware]
+        agent: Any = create_agent(shop.model, shop.box.tools(), middleware=middleware)
+        state = await agent.ainvoke({"messages": [("user", "Hello")]})
+        assert shop.box.ran == ran
+        assert ran or "'to' must match" in results(state)[0].text
+
+
+async def test_an_approval_is_for_the_call_that_was_shown() -> None:
+    for when in ("while asked", "after approval"):
+        shop = Shop([call("issue_refund", amount=5)])
+        agent = _paused(shop)
+        await agent.ainvoke({"messages": [("user", "Hello")]}, THREAD)
+        if when == "while asked":
+            await _change(agent, amount=99999)
+        await agent.ainvoke(Command(resume={"decisions": [{"type": "approve"}]}), THREAD)
+        if when == "after approval":
+            await _change(agent, amount=99999)
+        state = await agent.ainvoke(None, THREAD)
+        assert shop.box.ran == []
+        assert "nobody was asked about it as it is now" in results(state)[0].text
+
+
+async def test_a_redacted_call_is_the_one_that_was_judged() -> None:
+    shop = Shop([call("verify", who="jane.doe@example.com")], policy=SHOP + PII)
+    await shop.says()
+    assert shop.box.ran == [("verify", "[EMAIL]")]
+    assert [one.check.surface for one in shop.recorder.decisions].count("tool_call") == 1
+
+
+PII = "detectors: {pii: {entities: [email], action: redact}}\n"
+
+
+async def test_a_refused_call_is_no_history_for_one_that_is_judged_late() -> None:
+    few = SHOP + "    - {name: few-mails, tool: send_email, at_most: 1}\n"
+    for first, ran in (("x@evil.example", ["b@shop.example"]), ("a@shop.example", ["a@shop.example"])):
+        shop = Shop([call("send_email", to=first, id="1"), call("verify", who="Ann", id="2")], policy=few)
+        agent = _paused(shop)
+        await agent.ainvoke({"messages": [("user", "Hello")]}, THREAD)
+        asking = next(one for one in (await agent.aget_state(THREAD)).values["messages"] if one.type == "ai")
+        mail = {**asking.tool_calls[1], "name": "send_email", "args": {"to": "b@shop.example"}}
+        changed = asking.model_copy(update={"tool_calls": [asking.tool_calls[0], mail]})
+        await agent.aupdate_state(THREAD, {"messages": [changed]}, as_node="GuardMiddleware.after_model")
+        await agent.ainvoke(None, THREAD)
+        assert [to for _, to in shop.box.ran] == ran
+
+
+async def test_calls_alike_in_everything_stand_for_one_decision() -> None:
+    """Somebody wrote the same call into the state twice: what was decided holds for one of them."""
+    shop = Shop([call("http_post", url="a", id="1")], policy=SHOP + "    - {name: one, tool: http_post, at_most: 1}\n")
+    agent = _paused(shop)
+    await agent.ainvoke({"messages": [("user", "Hello")]}, THREAD)
+    asking = (await agent.aget_state(THREAD)).values["messages"][-1]
+    twice = asking.model_copy(update={"tool_calls": asking.tool_calls * 2})
+    await agent.aupdate_state(THREAD, {"messages": [twice]})
+    await agent.ainvoke(None, THREAD)
+    assert len(shop.box.ran) <= 1

@@ -22,12 +22,25 @@ from guardmw_langgraph import GuardMiddleware, guard_tools
 from langgraph_world import FORBIDDEN, MAIL, policy
 from toolbox import call
 
+
+class Note:
+    """An object whose text nobody reads who only looks at what it is printed as."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return "a note"
+
+
 SAID: dict[str, list[Any]] = {
     "clean": ["Looking ", "at hats. ", {"done": 0.5}, 3, "All is", " well."],
     "split": ["Looking at hats, and then comes ", FORBIDDEN[:2], FORBIDDEN[2:], " and more.", {"after": "it"}],
     "mail": ["Write to jane", ".doe@exam", "ple.com, please, and be quick about it."],
     "dict": [{"note": "fine"}, {"note": f"say {FORBIDDEN}"}, {"note": "later"}],
     "dict mail": [{"note": f"ask {MAIL}"}],
+    "object": [Note(f"say {FORBIDDEN}"), {"note": Note("fine")}],
+    "dict lines": [{"note": f"ask\n{MAIL}"}],
     "dict split": [{"note": FORBIDDEN[:2]}, {"note": FORBIDDEN[2:]}],
 }
 OPEN = FakeGuard(lambda text: float(FORBIDDEN in text.replace('{"note": "', "").replace('"}', "").replace("\n", "")))
@@ -144,6 +157,13 @@ async def test_other_payloads_are_judged_whole_and_after_those_before(build: Any
     first, last = await written(build, by_runtime, "dict split")
     assert first == {"note": FORBIDDEN[:2]}
     assert "is withheld from here on" in last
+
+
+@pytest.mark.parametrize("build", [agent, node])
+async def test_what_is_emitted_is_what_was_judged(build: Any) -> None:
+    """An object goes out as the text that it was judged as, never as itself."""
+    assert await written(build, by_runtime, "object") == ["a note", "{'note': a note}"]
+    assert await written(build, by_runtime, "dict lines") == [{"note": "ask\n[EMAIL]"}]
 
 
 @pytest.mark.parametrize("build", [agent, node])

@@ -150,6 +150,12 @@ CUSTOMER = "Customer C-7 is Jane Doe, jane.doe@example.com, card 4111 1111 1111 
         ('{"body": "jane doe"}', True),
         ('{"body": "4111-1111-1111-1111"}', True),
         ('{"body": "4111111111111111"}', True),
+        ('{"body": {"4111111111111111": "x"}}', True),
+        ('{"body": {"Jane Doe": true}}', True),
+        ('{"jane": "weather", "house": 1}', False),
+        ('{"body": "4-1-1-1-1-1-1-1-1-1-1-1-1-1-1-1"}', True),
+        (json.dumps({"body": "4111111111111111".translate({code: code + 0xFEE0 for code in range(48, 58)})}), True),
+        ('{"a": "41111111", "b": "11111111"}', False),
         ('{"deep": {"list": ["she lives in a house, she says"]}}', True),
         ("Jane Doe, unquoted", True),
         ('{"url": "https://news.example/today", "q": "weather by the sea"}', False),
@@ -168,6 +174,15 @@ def test_values_of_json_results_count_whole_and_keys_do_not() -> None:
     assert values.repeated_in('{"x": "jane doe"}')
     assert values.repeated_in('{"x": 10421}')
     assert not values.repeated_in('{"customer": "name", "orders": true}')
+
+
+def test_a_long_value_is_found_letter_by_letter_and_in_short_groups() -> None:
+    token = "Zq8Kx2Lw9Rt4Vb7Nm1Pc6Hd3Js5Fg0Ty"
+    values = Values().adding(json.dumps({"token": token}))
+    for size in (1, 2, 4):
+        groups = " ".join(token[place : place + size] for place in range(0, len(token), size))
+        assert values.repeated_in(json.dumps({"x": f"here it is: {groups}."})), size
+    assert not values.repeated_in(json.dumps({"x": "a b c d " * 50}))
 
 
 def test_what_the_call_named_itself_is_no_data_of_the_result() -> None:

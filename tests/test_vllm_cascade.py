@@ -11,6 +11,7 @@ from fault_server import FaultServer, GuardModel
 from guardmw import Checker
 from guardmw.errors import GuardConfigError, GuardConnectionError
 from guardmw.guard import resolve_guard
+from guardmw.guard.base import Preparing
 from guardmw.guard.cascade import CascadeGuard
 from guardmw.guard.vllm import VllmGuard
 from guardmw.policy.schema import Category, Policy
@@ -53,6 +54,19 @@ async def test_a_failing_second_stage_is_a_failing_guard() -> None:
     decision = await Checker(POLICY, guard=cascade).check(Check("output", "x"))
     assert decision.action == "block"
     assert decision.verdict.error == "connect_error"
+
+
+def test_both_stages_get_ready_for_a_policy() -> None:
+    class Ready(FakeGuard):
+        def prepare(self, policy: Policy) -> None:
+            told.append(f"{self.name} {policy.id}")
+
+    told: list[str] = []
+    for first, second in ((Ready(name="quick"), FakeGuard()), (FakeGuard(), Ready(name="thorough"))):
+        cascade = CascadeGuard(first, second)
+        assert isinstance(cascade, Preparing)
+        cascade.prepare(POLICY)
+    assert told == ["quick p", "thorough p"]
 
 
 async def test_closing_closes_both() -> None:

@@ -13,11 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fault_server import Fault, FaultServer, GuardModel
-from guardmw.errors import GuardConfigError, GuardConnectionError
+from guardmw.errors import GuardConfigError, GuardConnectionError, GuardTimeoutError
 from guardmw.guard.endpoints import MAX_FAILURES, MAX_PAUSE_S, PROBE_S, Breaker, endpoints, masked, ranked
+from guardmw.guard.replies import failure_of
+from guardmw.guard.resilience import GuardRunner, ends_at_s
 from guardmw.guard.vllm import VllmGuard
+from guardmw.guard.wire import Deadline
 from guardmw.policy.schema import Category, Limits, Policy
-from guardmw.types import Check
+from guardmw.testing import FakeGuard
+from guardmw.types import Check, Verdict
 
 POLICY = Policy(
     id="p",
@@ -101,6 +105,18 @@ def test_a_probe_that_never_comes_back_is_given_up() -> None:
     assert breaker.allows(2.0 + PROBE_S), "a cancelled probe makes room for another"
 
 
+def test_failures_of_calls_under_way_when_a_breaker_opened_change_nothing() -> None:
+    breaker = Breaker()
+    for _ in range(32):
+        breaker.failed(0.0)
+    assert breaker.open_until_s == 0.5
+    breaker.failed(0.7)
+    assert breaker.allows(0.7), "the pause is over, and no probe has failed"
+    for _ in range(32):
+        breaker.failed(1.0)
+    assert breaker.open_until_s == 2.0, "one probe failed, so the pause doubled once"
+
+
 @given(st.lists(st.booleans(), max_size=40))
 def test_a_breaker_never_stays_open_for_longer_than_its_longest_pause(outcomes: list[bool]) -> None:
     breaker, now = Breaker(), 0.0
@@ -135,10 +151,10 @@ def home_of(stream: str, replicas: list[FaultServer]) -> FaultServer:
 
 
 async def test_a_stream_stays_with_its_replica(replicas: list[FaultServer], guard: VllmGuard) -> None:
-    for number in range(12):
+    for number in range(40):
         for _ in range(3):
             await guard.check(check(f"s{number}"), POLICY)
-    assert sum(len(server.asked) for server in replicas) == 36
+    assert sum(len(server.asked) for server in replicas) == 120
     assert all(len(server.asked) % 3 == 0 for server in replicas)
     assert sum(bool(server.asked) for server in replicas) == 3
 
@@ -210,9 +226,85 @@ async def test_a_replica_that_comes_back_gets_its_streams_again(replicas: list[F
 async def test_when_all_are_left_alone_the_error_comes_at_once(replicas: list[FaultServer], guard: VllmGuard) -> None:
     for server in replicas:
         server.always = Fault.error(500, "x")
-    with pytest.raises(GuardConnectionError):
-        await guard.check(check("s"), POLICY)
+    for _ in range(MAX_FAILURES):
+        with pytest.raises(GuardConnectionError):
+            await guard.check(check("s"), POLICY)
     started = time.monotonic()
     with pytest.raises(GuardConnectionError, match="left alone"):
         await guard.check(check("s"), POLICY)
     assert time.monotonic() - started < 0.45
+
+
+async def test_a_text_that_breaks_servers_cuts_no_other_off(replicas: list[FaultServer], guard: VllmGuard) -> None:
+    for server in replicas:
+        server.always = Fault.error(500, "x")
+    with pytest.raises(GuardConnectionError):
+        await guard.check(check("s"), POLICY)
+    assert sum(len(server.asked) for server in replicas) > MAX_FAILURES
+    for server in replicas:
+        server.always = None
+    assert (await guard.check(check("s", "Hello."), POLICY)).findings[0].probability == pytest.approx(0.1)
+
+
+async def test_waiting_for_a_turn_leaves_time_for_another_replica(
+    replicas: list[FaultServer], guard: VllmGuard
+) -> None:
+    """The second check waits for the first one, which half of the deadline passes over."""
+    home_of("s", replicas).always = Fault(hang=True)
+    runner = GuardRunner(guard, 1)
+    verdicts = await asyncio.gather(*(runner.check(check("s"), POLICY) for _ in range(2)))
+    assert [round(verdict.findings[0].probability, 3) for verdict in verdicts] == [0.9, 0.9]
+    assert sum(endpoint.breaker.failures for endpoint in guard._wire.endpoints) == 2
+
+
+async def test_a_replica_that_was_given_no_time_is_not_blamed(replicas: list[FaultServer], guard: VllmGuard) -> None:
+    for server in replicas:
+        server.always = Fault(hang=True)
+    late = Deadline(asyncio.get_running_loop().time() + 0.1, 10.0)
+    with pytest.raises(GuardTimeoutError):
+        await guard._wire.post("/v1/chat/completions", {}, key="s", deadline=late, headers={})
+    assert [endpoint.breaker.failures for endpoint in guard._wire.endpoints] == [0, 0, 0]
+
+
+async def test_the_runner_s_deadline_holds_for_its_own_check_only() -> None:
+    class Looks(FakeGuard):
+        async def check(self, check: Check, policy: Policy) -> Verdict:
+            await asyncio.sleep(0.05)
+            ends.extend(ends_at_s(each, policy) for each in (check, Check("output", "another")))
+            return await super().check(check, policy)
+
+    ends: list[float] = []
+    began = asyncio.get_running_loop().time()
+    await GuardRunner(Looks()).check(check("s"), POLICY)
+    assert ends[0] == pytest.approx(began + 1.0, abs=0.04)
+    assert ends[1] >= began + 1.05
+    assert ends_at_s(check("s"), POLICY) > ends[0]
+
+
+async def test_a_server_that_comes_back_with_another_model_is_asked_for_its_name_again() -> None:
+    async with FaultServer(GuardModel(0.1), models=("old",)) as server, VllmGuard(server.url) as guard:
+        await guard.check(check("s"), POLICY)
+        server.models = ("new",)
+        for _ in range(2):
+            await guard.check(check("s"), POLICY)
+        assert [seen.body["model"] for seen in server.asked] == ["old", "old", "new", "new"]
+
+
+async def test_a_route_that_is_missing_is_told() -> None:
+    async with FaultServer(GuardModel(0.1)) as server, VllmGuard(server.url) as guard:
+        server.always = Fault.error(404, "Not Found")
+        with pytest.raises(GuardConfigError, match="no such route"):
+            await guard.check(check("s"), POLICY)
+        assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "after_s"),
+    [
+        ("7", 7.0), (" 7 ", 7.0), ("\u00b2", None), ("-1", None), ("soon", None), ("", None),
+        ("Mon, 1 Jan 2024 00:00:00 GMT", 0.0), ("Mon, 1 Jan 99999999999999999999 00:00:00 GMT", None),
+        ("Mon, 1 Jan 2024 00:00:00 +99999999999999999999", None),
+    ],
+)  # fmt: skip
+def test_how_long_a_server_wants_to_be_left_alone(said: str, after_s: float | None) -> None:
+    assert failure_of(429, {"retry-after": said}, b"", "here").retry_after_s == after_s

@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fault_server import Fault, FaultServer, GuardModel, chat_answer, tokens_of
 from guardmw import Checker
@@ -26,8 +28,9 @@ from guardmw.errors import (
 from guardmw.guard import Guard
 from guardmw.guard.calibration import Calibration
 from guardmw.guard.vllm import VllmGuard
+from guardmw.guard.windows import Fit, windows_of
 from guardmw.policy.schema import Category, Limits, Policy
-from guardmw.types import Check, Message
+from guardmw.types import Check, Message, ToolCall
 
 ADVICE = Category(id="advice", title="Financial advice", unsafe_when="It recommends an investment.", block_above=0.5)
 ADMISSION = Category(id="admission", title="Admissions", unsafe_when="It admits a fault.", block_above=0.5)
@@ -257,7 +260,13 @@ async def test_uncertain_explains_near_the_threshold_only(probability: float, ca
     [
         chat_answer({"I have no idea": 1.0}),
         chat_answer({"<think>": 1.0}, {"endless": 1.0}),
-        chat_answer({"\\safety{": 1.0}, {"perhaps": 1.0}, {"}\\category{advice}": 1.0}),
+        chat_answer({"<think>So.</think>\\safety{": 1.0}, {"perhaps": 1.0}, {"}\\category{advice}": 1.0}),
+        chat_answer(
+            {"<think>It says \\safety{": 1.0}, {"safe": 1.0}, {"}\\category{not applicable}": 1.0}, {", but": 1.0}
+        ),
+        chat_answer(
+            {"<think>So.</think>\\safety{": 1.0}, {"safe": 1.0}, {"}\\category{not applicable}": 1.0}, finish="length"
+        ),
         {"choices": []},
     ],
 )
@@ -498,3 +507,93 @@ async def test_text_that_imitates_the_format_changes_nothing(
     sent = server.asked[-1].body["messages"]
     assert [message["role"] for message in sent] == ["system", "user", "assistant"]
     assert imitation not in sent[1]["content"]
+
+
+# Texts of uneven density.
+
+RARE = "\U00013000"
+
+
+def rarely(plays: GuardModel, context: int) -> Callable[[str, dict[str, Any]], dict[str, Any]]:
+    """`plays` with a tokenizer that takes three tokens for a rare character, and one for four others."""
+
+    def answer(path: str, body: dict[str, Any]) -> dict[str, Any]:
+        text = "".join(message["content"] for message in body["messages"])
+        tokens = sum(0.25 if character.isascii() else 3 for character in text)
+        if path == "/tokenize":
+            return {"count": int(tokens)}
+        if tokens + body["max_tokens"] > context:
+            return {"_status": 400, "error": {"message": f"This model's maximum context length is {context} tokens."}}
+        return plays(path, body)
+
+    return answer
+
+
+async def test_a_dense_text_takes_no_context_from_the_next_one(make: Make) -> None:
+    def halves(text: str) -> float:
+        return 0.9 if "mix A" in text and "with B" in text else 0.01
+
+    text = "mix A " + "y" * 1200 + " with B"
+    async with FaultServer(rarely(GuardModel(halves, category="advice"), 2000)) as server:
+        guard = make(server.url)
+        dense = await guard.check(output(RARE * 900), POLICY)
+        whole = await guard.check(output(text), POLICY)
+    assert "overlapping windows" in (dense.findings[0].rationale or "")
+    assert scores(whole)["advice"] == 0.9
+    assert whole.findings[0].rationale is None
+
+
+@pytest.mark.parametrize("place", [0, 3900, 4000, 6100, 8000])
+async def test_a_text_that_grows_dense_is_judged_everywhere(make: Make, place: int) -> None:
+    text = "a" * 4000 + RARE * 4000
+    plays = GuardModel(lambda part: 0.9 if "ACME" in part else 0.01, category="advice")
+    async with FaultServer(rarely(plays, 2000)) as server:
+        verdict = await make(server.url).check(output(text[:place] + "ACME" + text[place:]), POLICY)
+    assert scores(verdict)["advice"] == 0.9
+
+
+async def test_long_arguments_of_an_earlier_call_are_left_out_of_a_result_s_check(make: Make) -> None:
+    written = Check("tool_result", "ok", calls=(ToolCall("write_file", "x" * 9000),))
+    async with FaultServer(rarely(GuardModel(0.02), 2000)) as server:
+        verdict = await make(server.url).check(written, POLICY)
+    assert max(scores(verdict).values()) == 0.02
+    assert "without earlier calls" in (verdict.findings[0].rationale or "")
+
+
+async def test_a_stream_that_became_too_long_is_not_sent_whole_again(make: Make) -> None:
+    async with FaultServer(rarely(GuardModel(0.02), 2000)) as server:
+        guard = make(server.url)
+        await guard.check(output("y" * 8000, stream_id="s"), ONE)
+        before = len(server.asked)
+        await guard.check(output("y" * 8010, stream_id="s", offset_chars=8000), ONE)
+        assert len(server.asked) == before + 1
+
+
+@given(st.integers(0, 3000), st.integers(0, 3000), st.integers(150, 900), st.integers(0, 4))
+def test_windows_cover_all_new_text_and_so_do_the_windows_they_are_cut_into(
+    length: int, offset: int, limit: int, depth: int
+) -> None:
+    text = "".join(chr(0x4E00 + number) for number in range(length))
+    offset = min(offset, length)
+    fit, windows = Fit(limit, 50), [output(text, offset_chars=offset)]
+    for _ in range(depth):
+        windows = [part for window in windows for part in windows_of(window, fit)]
+        fit = fit.tighter()
+    assert windows
+    assert set(text[offset:]) <= {character for window in windows for character in window.content}
+
+
+# Keys.
+
+
+@pytest.mark.parametrize("key", ["k-123\n", " k-123 ", "k-123\r\n"])
+async def test_space_around_a_key_is_not_sent(server: FaultServer, make: Make, key: str) -> None:
+    await make(server.url, api_key=key).check(output("Hello."), POLICY)
+    assert server.asked[0].headers["authorization"] == "Bearer k-123"
+
+
+@pytest.mark.parametrize("key", ["k-1\n23", "k-1 23", "k-1\x0023", "k-1\u00fc23", "\n"])
+def test_a_key_that_can_not_be_sent_is_refused_without_naming_it(key: str) -> None:
+    with pytest.raises(GuardConfigError, match="can't be sent") as error:
+        VllmGuard("http://guard", api_key=key)
+    assert "k-1" not in str(error.value)

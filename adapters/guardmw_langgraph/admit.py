@@ -12,34 +12,50 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from guardmw.policy.automaton import automaton_for
 from guardmw.policy.schema import Policy
 from guardmw.types import ToolCall
-from guardmw_langgraph.callmarks import CallMark, call_of, marks_of, not_made
+from guardmw_langgraph.callmarks import CallMark, call_of, marks_for, not_made
 from guardmw_langgraph.history import Past
 from guardmw_langgraph.results import refusal
 from guardmw_langgraph.screen import conversation
-from guardmw_langgraph.seam import Seam
-from guardmw_langgraph.settle import CHANGED_POLICY
+from guardmw_langgraph.seam import JudgedCall, Seam
+from guardmw_langgraph.settle import why_unasked
 
 
 async def admit(seam: Seam, request: ToolCallRequest) -> ToolCallRequest | ToolMessage:
     """`request` as it may run, or what the agent is told instead.
 
-    A call that the model made and the guard let pass is not judged again. One that differs from it (another
-    middleware changed it), that never passed the guard, or that was judged under another policy, is judged here; where
-    a person would have to be asked it is refused, and asked about when the agent calls it again.
+    A call that the model made and the guard let pass is not judged again. One that differs from it (somebody changed
+    it, in the state or on its way here), that never passed the guard, or that was judged under another policy, is
+    judged here; where a person would have to be asked it is refused, and asked about when the agent calls it again.
     """
     call, messages = call_of(request.tool_call), messages_in(request.state)
     policy = await seam.checker.policy_for(seam.agent)
-    asking, mark = _asking(call, messages)
-    if asking is not None and mark is not None and mark.may_be_made(policy.hash):
+    mark = _mark(call, messages)
+    if mark is not None and mark.may_be_made(policy.hash):
         return request
-    if mark is not None and (mark.verdict == "refuse" or mark.approval in ("reject", "respond")):
+    if mark is not None and mark.forbids:
         return not_made(call.name, call.id or "", refusal(_what(call), policy.id, mark.why), "refused", mark.ground)
+    judged, why = await judge_late(seam, call, messages, policy, mark)
+    if judged.kept is None or why:
+        return late_refusal(judged, policy, why)
+    return request.override(tool_call={**request.tool_call, "args": json.loads(judged.kept.arguments)})
+
+
+async def judge_late(
+    seam: Seam, call: ToolCall, messages: Sequence[BaseMessage], policy: Policy, mark: CallMark | None = None
+) -> tuple[JudgedCall, str]:
+    """`call` judged just before it runs, and why it may not. Nobody can be asked any more: what would need a person is
+    refused, unless `mark` says that this very call was approved."""
     past = _past(seam, policy, call, messages)
     judged = await seam.judge_call(call, past, policy, conversation=conversation(messages))
     approved = mark is not None and mark.approval in ("approve", "edit")
-    if judged.kept is not None and (judged.verdict == "pass" or approved):
-        return request.override(tool_call={**request.tool_call, "args": json.loads(judged.kept.arguments)})
-    why = CHANGED_POLICY if judged.verdict == "ask" else judged.decision.why
+    if judged.verdict == "pass" or (judged.verdict == "ask" and approved):
+        return judged, ""
+    return judged, why_unasked(mark) if judged.verdict == "ask" else judged.decision.why
+
+
+def late_refusal(judged: JudgedCall, policy: Policy, why: str) -> ToolMessage:
+    """What the agent reads in the place of a result of a call that was refused just before it ran."""
+    call = judged.asked
     text = refusal(_what(call), policy.id, why, judged.instead)
     return not_made(call.name, call.id or "", text, "refused", judged.mark(policy).ground)
 
@@ -56,20 +72,33 @@ def messages_in(state: Any) -> list[BaseMessage]:
     return list(found or [])
 
 
-def _asking(call: ToolCall, messages: Sequence[BaseMessage]) -> tuple[AIMessage | None, CallMark | None]:
-    """The newest message if it makes exactly this call, and what was decided about it there."""
-    newest = next((one for one in reversed(messages) if isinstance(one, AIMessage)), None)
-    if newest is None or call not in map(call_of, newest.tool_calls):
-        return None, None
-    return newest, next((mark for mark in marks_of(newest) if mark.id == call.id), None)
+def _newest(messages: Sequence[BaseMessage]) -> AIMessage | None:
+    return next((one for one in reversed(messages) if isinstance(one, AIMessage)), None)
+
+
+def _decided(messages: Sequence[BaseMessage]) -> list[tuple[ToolCall, CallMark | None]]:
+    """The calls of the newest message, in their listed order, and what was decided about each of them there."""
+    newest = _newest(messages)
+    calls = [call_of(call) for call in newest.tool_calls] if newest is not None else []
+    return list(zip(calls, marks_for(calls, newest), strict=True)) if newest is not None else []
+
+
+def _mark(call: ToolCall, messages: Sequence[BaseMessage]) -> CallMark | None:
+    """What the newest message says was decided about exactly this call; of calls that are alike, about the last."""
+    return next((mark for one, mark in reversed(_decided(messages)) if one == call), None)
 
 
 def _past(seam: Seam, policy: Policy, call: ToolCall, messages: Sequence[BaseMessage]) -> Past:
-    """The past of `call`: what came before the newest message, and the calls listed before it there."""
-    past = seam.history.before(messages, policy)
-    newest = next((one for one in reversed(messages) if isinstance(one, AIMessage)), None)
-    for earlier in map(call_of, newest.tool_calls if newest is not None else ()):
-        if earlier.id == call.id:
-            break
-        past = past.after(automaton_for(policy), earlier)
+    """The past of `call`: what came before the newest message, and the calls listed before it there that are made."""
+    past, decided = seam.history.before(messages, policy), _decided(messages)
+    for earlier, mark in decided[: _place(call, [one for one, _ in decided])]:
+        if mark is None or not mark.forbids:
+            past = past.after(automaton_for(policy), earlier)
     return past
+
+
+def _place(call: ToolCall, calls: Sequence[ToolCall]) -> int:
+    """Where `call` stands among `calls`, or the one it was before it was changed: the last that it can be."""
+    alike = [place for place, one in enumerate(calls) if one == call]
+    renamed = [place for place, one in enumerate(calls) if one.id == call.id]
+    return max(alike or renamed, default=len(calls))

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Lock
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.tools import BaseTool
+from langgraph.errors import GraphBubbleUp
 
 from guardmw.errors import BlockedError
 from guardmw.policy.automaton import automaton_for
 from guardmw.policy.schema import Policy
 from guardmw.types import ToolCall
-from guardmw_langgraph.callmarks import CallMark, call_of, call_state, marks_of
+from guardmw_langgraph.admit import judge_late, late_refusal
+from guardmw_langgraph.callmarks import CallMark, call_of, call_state, digest_of, marks_for
 from guardmw_langgraph.calls import Calls
 from guardmw_langgraph.internals import RunningTask, can_interrupt
 from guardmw_langgraph.loop import Loop
@@ -32,9 +34,14 @@ from guardmw_langgraph.settle import Settling
 MAX_TASKS = 256
 
 
+class RunEnded(BlockedError, GraphBubbleUp):
+    """Ends the run, so no ToolNode may make a message of it, whatever errors it was told to handle."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What became of the call `asked`: as it is made, or the message that stands in the place of its result."""
+    """What became of the call `asked`, as it stands in the message: as it is made, or the message that stands in the
+    place of its result."""
 
     asked: ToolCall
     call: ToolCall
@@ -48,11 +55,23 @@ class _Asked:
 
     policy_hash: str
     messages: list[BaseMessage]
-    calls: list[ToolCall]
-    marks: list[CallMark]
+    judged: list[_Judged]
 
 
-Outcomes = Mapping[str, Settled]
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """The call `asked`, as it may be made, and what was decided about it."""
+
+    asked: ToolCall
+    kept: ToolCall
+    mark: CallMark
+
+
+Outcomes = Mapping[str, list[Settled]]
+"""By call id; several where one was given twice."""
+
+Given = Callable[[ToolCall], ToolCall]
+"""A call of the message as the tool was really given it: the same one, unless somebody changed it on the way."""
 
 
 class Batches:
@@ -65,27 +84,55 @@ class Batches:
         self._asked: OrderedDict[str, _Asked] = OrderedDict()
         self._lock = Lock()
 
-    async def outcome(self, task: RunningTask, call_id: str) -> Settled | None:
-        """What becomes of the call with that id; None when the newest message makes no such call.
+    async def outcome(self, task: RunningTask, call_id: str, given: Given) -> Settled | None:
+        """What becomes of the call with that id as it was `given`; None when the newest message makes no such call.
 
         Raises BlockedError when the policy ends the run here, and interrupts the graph while a person is asked.
         """
         messages = task.messages or []
         place = next((at for at in range(len(messages) - 1, -1, -1) if isinstance(messages[at], AIMessage)), -1)
         asking = messages[place] if place >= 0 else None
-        if not isinstance(asking, AIMessage) or call_id not in {call["id"] for call in asking.tool_calls}:
+        calls = [call_of(call) for call in asking.tool_calls] if isinstance(asking, AIMessage) else []
+        asked = next((call for call in calls if call.id == call_id), None)
+        if asking is None or asked is None:
             return None
         only = call_id if task.alone else None
-        future, mine = self._future(task.attempt, f"{asking.id} {only}")
+        outcomes = await self._shared(task.attempt, messages, place, only)
+        found = self._claimed(outcomes.get(call_id, []), given, task.alone)
+        return found or await self._judged_late(given(asked), messages)
+
+    async def _shared(self, attempt: object, messages: list[BaseMessage], place: int, only: str | None) -> Outcomes:
+        future, mine = self._future(attempt, f"{messages[place].id} {only}")
         if not mine:
-            return (await asyncio.wrap_future(future)).get(call_id)
+            return await asyncio.wrap_future(future)
         try:
             outcomes = await self._decided(messages, place, only)
         except BaseException as error:
             future.set_exception(error)
             raise
         future.set_result(outcomes)
-        return outcomes.get(call_id)
+        return outcomes
+
+    def _claimed(self, rows: list[Settled], given: Given, alone: bool) -> Settled | None:
+        """What was decided about the call as it was given. Of calls that are alike in everything the first to come is
+        the first one; in tasks of their own, which can't tell which they are, each is taken for the last."""
+        with self._lock:
+            alike = [row for row in rows if digest_of(row.asked) == digest_of(given(row.asked))]
+            if len(alike) > 1 and not alone:
+                rows.remove(alike[0])
+                return alike[0]
+        return alike[-1] if alike else None
+
+    async def _judged_late(self, call: ToolCall, messages: Sequence[BaseMessage]) -> Settled:
+        """What becomes of a call that isn't the one that was decided about."""
+        policy = await self._seam.checker.policy_for(self._seam.agent)
+        judged, why = await judge_late(self._seam, call, messages, policy)
+        mark = judged.mark(policy)
+        if why and mark.ends_run:
+            raise RunEnded(f"the policy {policy.id!r} ends the run here: {why}")
+        if judged.kept is None or why:
+            return Settled(call, call, mark, late_refusal(judged, policy, why))
+        return Settled(call, judged.kept, mark)
 
     def _future(self, attempt: object, what: str) -> tuple[Future[Outcomes], bool]:
         """The future of all who want the same, and whether it is the caller's to fulfil."""
@@ -102,19 +149,21 @@ class Batches:
 
     async def _decided(self, messages: Sequence[BaseMessage], place: int, only: str | None) -> Outcomes:
         policy = await self._seam.checker.policy_for(self._seam.agent)
-        calls, marks = await self._once_judged(policy, messages, place, only)
+        judged = await self._once_judged(policy, messages, place, only)
         settling = Settling(self._seam, policy, self._seam.history.before(messages, policy), messages[:place])
-        await settling.settle_all(calls, marks)
+        await settling.settle_all([one.kept for one in judged], [one.mark for one in judged])
         if settling.ends_run():
             why = next(mark.why for mark in settling.marks if mark.verdict == "refuse")
-            raise BlockedError(f"the policy {policy.id!r} ends the run here: {why}")
-        answers = {answer.tool_call_id: answer for answer in settling.answers}
-        rows = zip(calls, settling.calls, settling.marks, strict=True)
-        return {call.id: Settled(asked, call, mark, answers.get(call.id)) for asked, call, mark in rows if call.id}
+            raise RunEnded(f"the policy {policy.id!r} ends the run here: {why}")
+        outcomes: dict[str, list[Settled]] = {}
+        for at, (one, call, mark) in enumerate(zip(judged, settling.calls, settling.marks, strict=True)):
+            row = Settled(one.asked, call, mark, settling.answers.get(at))
+            outcomes.setdefault(one.asked.id or "", []).append(row)
+        return outcomes
 
     async def _once_judged(
         self, policy: Policy, messages: Sequence[BaseMessage], place: int, only: str | None
-    ) -> tuple[list[ToolCall], list[CallMark]]:
+    ) -> list[_Judged]:
         """As `_judged`; what a person is asked about is not judged and recorded anew when the graph is resumed here.
 
         In another process it is: a task that is interrupted can leave nothing in the state.
@@ -122,17 +171,17 @@ class Batches:
         key = f"{messages[place].id} {only}"
         known = self._asked.get(key)
         if known is not None and known.policy_hash == policy.hash and known.messages == list(messages):
-            return known.calls, known.marks
-        calls, marks = await self._judged(policy, messages, place, only)
-        if any(mark.verdict == "ask" for mark in marks):
-            self._asked[key] = _Asked(policy.hash, list(messages), calls, marks)
+            return known.judged
+        judged = await self._judged(policy, messages, place, only)
+        if any(one.mark.verdict == "ask" for one in judged):
+            self._asked[key] = _Asked(policy.hash, list(messages), judged)
             if len(self._asked) > MAX_TASKS:
                 self._asked.popitem(last=False)
-        return calls, marks
+        return judged
 
     async def _judged(
         self, policy: Policy, messages: Sequence[BaseMessage], place: int, only: str | None
-    ) -> tuple[list[ToolCall], list[CallMark]]:
+    ) -> list[_Judged]:
         """The calls that are ours to decide, in their listed order, with what a guarded model decided about them
         already, or what is decided now."""
         asking = messages[place]
@@ -141,13 +190,18 @@ class Batches:
         loop = Loop(self._tools, can_interrupt(), messages)
         judging = Calls(self._seam, policy, self._seam.history.before(messages, policy), said, loop)
         answered = {one.tool_call_id: one for one in messages[place:] if isinstance(one, ToolMessage)}
-        known = {mark.id: mark for mark in marks_of(asking)}
-        found: list[tuple[ToolCall, CallMark]] = []
-        for call in map(call_of, asking.tool_calls):
+        calls = [call_of(call) for call in asking.tool_calls]
+        found: list[_Judged] = []
+        seen: set[str | None] = set()
+        for call, mark in zip(calls, marks_for(calls, asking), strict=True):
             ours = call.name in self._tools and bool(call.id) and only in (None, call.id)
             if ours and call.id not in answered:
-                mark = known.get(call.id)
-                found.append((call, mark) if mark is not None else await judging.mark(call))
+                if mark is None or call.id in seen:
+                    found.append(_Judged(call, *await judging.mark(call, repeated=call.id in seen)))
+                else:
+                    judging.known(call, mark)
+                    found.append(_Judged(call, call, mark))
             elif call.id not in answered or call_state(answered[call.id]) in (None, "withheld"):
                 judging.past = judging.past.after(automaton_for(policy), call)
-        return [call for call, _ in found], [mark for _, mark in found]
+            seen.add(call.id)
+        return found

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final, Literal
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
@@ -17,6 +18,9 @@ from guardmw_langgraph.slots import Fields
 MARK: Final = "guardmw"
 """The key of response_metadata under which a message says what the guard decided."""
 
+SAME_ID: Final = "call-id"
+"""The ground on which a call is refused whose id an earlier call of the message has."""
+
 CallVerdict = Literal["pass", "ask", "refuse"]
 """`pass` it may be made; `ask` when a person says so; `refuse` it is not made, its arguments were taken out."""
 
@@ -28,7 +32,8 @@ NotMade = Literal["refused", "rejected", "responded", "ended"]
 @dataclass(frozen=True, slots=True)
 class CallMark:
     """What was decided about one call. `policies` are the hashes of those that let it pass, `risk` is P(unsafe),
-    `ground` the rule or category that decided, `schema` the JSON Schema of the arguments (of asked calls only)."""
+    `ground` the rule or category that decided, `schema` the JSON Schema of the arguments (of asked calls only),
+    `digest` that of the call as it was left in the message: a call that was changed since is not the one decided on."""
 
     id: str | None
     name: str
@@ -42,10 +47,20 @@ class CallMark:
     ends_run: bool = False
     approval: Approval | None = None
     schema: Fields | None = None
+    digest: str = ""
+
+    def on(self, call: ToolCall) -> CallMark:
+        """The same mark for `call`, as it stands in the message now."""
+        return replace(self, digest=digest_of(call))
 
     def may_be_made(self, policy_hash: str) -> bool:
         """Whether the policy of that hash lets the call pass, or a person did under it."""
         return (self.verdict == "pass" or self.approval in ("approve", "edit")) and policy_hash in self.policies
+
+    @property
+    def forbids(self) -> bool:
+        """Whether the call is not made: the policy refused it, or a person answered in its place."""
+        return self.verdict == "refuse" or self.approval in ("reject", "respond")
 
     def as_field(self) -> Fields:
         """As it stands in a message: plain values, and no key that says nothing."""
@@ -54,6 +69,15 @@ class CallMark:
 
 
 _NAMES: Final = frozenset(field.name for field in fields(CallMark))
+
+
+def digest_of(call: ToolCall) -> str:
+    """The same for calls of the same name with the same arguments, in whatever order these were written."""
+    try:
+        said = json.dumps([call.name, json.loads(call.arguments)], sort_keys=True)
+    except ValueError:
+        said = json.dumps([call.name, call.arguments, "no JSON"])
+    return hashlib.sha256(said.encode()).hexdigest()[:32]
 
 
 def mark_of(
@@ -82,6 +106,20 @@ def marks_of(message: BaseMessage) -> list[CallMark]:
     return [one for one in found if one is not None]
 
 
+def marks_for(calls: Sequence[ToolCall], message: BaseMessage) -> list[CallMark | None]:
+    """For each of `calls` what the message says was decided about exactly this one; None for a call that was changed
+    since, and for those nobody decided about. A mark stands for one call, also where an id is given twice."""
+    left = marks_of(message)
+    found: list[CallMark | None] = []
+    for call in calls:
+        digest = digest_of(call) if left else ""
+        mark = next((one for one in left if one.id == call.id and one.digest == digest), None)
+        if mark is not None:
+            left.remove(mark)
+        found.append(mark)
+    return found
+
+
 def _read(kept: Mapping[str, Any]) -> CallMark | None:
     known = {key: value for key, value in kept.items() if key in _NAMES}
     try:
@@ -91,26 +129,35 @@ def _read(kept: Mapping[str, Any]) -> CallMark | None:
 
 
 def joined(inner: Sequence[Fields], outer: Sequence[Fields]) -> list[Fields]:
-    """The marks of calls that passed two guards: what held a call back counts, the inner one first."""
+    """The marks of calls that passed two guards: what held a call back counts, the inner one first, but a refusal
+    before a question. The call stands as the outer one left it."""
     before = {one.get("id"): one for one in inner}
     merged = []
     for one in outer:
         other = before.get(one.get("id"))
         policies = [*(other or {}).get("policies", ()), *one.get("policies", ())]
-        first = other if other is not None and other.get("verdict") != "pass" else one
-        merged.append({**first, "policies": policies, "risk": max(one.get("risk", 0), (other or one).get("risk", 0))})
+        risk = max(one.get("risk", 0), (other or one).get("risk", 0))
+        first = other if other is not None and _severity(other) >= max(_severity(one), 1) else one
+        merged.append({**first, "policies": policies, "risk": risk, "digest": one.get("digest", "")})
     return merged
 
 
+def _severity(mark: Fields) -> int:
+    return {"pass": 0, "ask": 1}.get(mark.get("verdict", ""), 2)
+
+
 def with_calls(message: AIMessage, calls: Sequence[ToolCall], marks: Sequence[CallMark]) -> AIMessage:
-    """`message` with the arguments of `calls` (None of whose ids changes) and `marks`; other spellings of a call that
-    changed go, since they would still show what it was."""
+    """`message` with the arguments of `calls` (none of whose ids changes) and their `marks`; other spellings of a call
+    that changed go, since they would still show what it was."""
     changed = {now.id for now, before in zip(calls, map(call_of, message.tool_calls), strict=True) if now != before}
     tool_calls = [
         {**old, "name": now.name, "args": json.loads(now.arguments)}
         for old, now in zip(message.tool_calls, calls, strict=True)
     ]
-    mark = {**message.response_metadata.get(MARK, {}), "calls": [one.as_field() for one in marks]}
+    mark = {
+        **message.response_metadata.get(MARK, {}),
+        "calls": [one.on(call).as_field() for one, call in zip(marks, calls, strict=True)],
+    }
     update: Fields = {"tool_calls": tool_calls, "response_metadata": {**message.response_metadata, MARK: mark}}
     if changed:
         update["content"] = _unspelled(message.content, changed)

@@ -9,7 +9,7 @@ from guardmw.policy.automaton import automaton_for
 from guardmw.policy.outcome import RuleOutcome
 from guardmw.policy.schema import Policy
 from guardmw.types import Decision, Message, ToolCall
-from guardmw_langgraph.callmarks import CallMark
+from guardmw_langgraph.callmarks import SAME_ID, CallMark
 from guardmw_langgraph.held import Held
 from guardmw_langgraph.history import Past
 from guardmw_langgraph.loop import Loop
@@ -18,7 +18,7 @@ from guardmw_langgraph.seam import JudgedCall, Seam
 MALFORMED = RuleOutcome(
     "deny", "arguments", "its arguments are no JSON object", "Call it again with its arguments as one JSON object."
 )
-REPEATED = RuleOutcome("deny", "call-id", "its id is that of an earlier call in the same message")
+REPEATED = RuleOutcome("deny", SAME_ID, "its id is that of an earlier call in the same message")
 UNKNOWN_TOOL = "unknown_tool"
 """What a refused call is called whose tool the agent doesn't have: the name itself is the model's text."""
 
@@ -58,10 +58,17 @@ class Calls:
             ids |= {call.id} if call.id else set()
         return taken_out
 
-    async def mark(self, call: ToolCall) -> tuple[ToolCall, CallMark]:
-        """Decides about a `call` that has an answer in this loop: as it stays, and what was decided."""
-        kept = self._kept(await self._judged(call, repeated=False))
+    async def mark(self, call: ToolCall, *, repeated: bool = False) -> tuple[ToolCall, CallMark]:
+        """Decides about a `call` that has an answer in this loop (`repeated`: under the id of an earlier one): as it
+        stays, and what was decided."""
+        kept = self._kept(await self._judged(call, repeated=repeated))
         return kept or ToolCall(call.name, "{}", call.id), self.marks[-1]
+
+    def known(self, call: ToolCall, mark: CallMark) -> None:
+        """Counts a `call` of the same message that was decided about before."""
+        if not mark.forbids:
+            risk = self.past.risk + (mark.risk if mark.verdict == "pass" else 0.0)
+            self.past = replace(self.past, risk=risk).after(automaton_for(self.policy), call)
 
     async def _judged(self, call: ToolCall, *, repeated: bool) -> JudgedCall:
         rule = REPEATED if repeated else None
@@ -85,10 +92,10 @@ class Calls:
         mark = judged.mark(self.policy, schema=self.loop.schema(call.name) if self.loop and verdict == "ask" else None)
         if verdict == "ask" and not self._askable(call):
             mark = replace(mark, verdict="refuse", why=f"{NOBODY_TO_ASK} ({mark.why})", schema=None)
-        self.marks.append(mark)
         if mark.verdict != "pass":
             self.kept_back = self.kept_back or judged.decision
-        return ToolCall(call.name, "{}", call.id) if mark.verdict == "refuse" else judged.kept
+        kept = judged.kept if mark.verdict != "refuse" else None
+        return self._marked(kept or ToolCall(call.name, "{}", call.id), mark)
 
     def _kept_nameless(self, judged: JudgedCall) -> ToolCall:
         """What stays of a call that isn't made, of a tool that the agent doesn't have."""
@@ -97,9 +104,12 @@ class Calls:
         mark = replace(
             judged.mark(self.policy), name=UNKNOWN_TOOL, verdict="refuse", why=NO_SUCH_TOOL, instead=instead
         )  # fmt: skip
-        self.marks.append(mark)
         self.kept_back = self.kept_back or replace(judged.decision, why=NO_SUCH_TOOL)
-        return ToolCall(UNKNOWN_TOOL, "{}", judged.asked.id)
+        return self._marked(ToolCall(UNKNOWN_TOOL, "{}", judged.asked.id), mark)
+
+    def _marked(self, call: ToolCall, mark: CallMark) -> ToolCall:
+        self.marks.append(mark.on(call))
+        return call
 
     def _answerable(self, call: ToolCall) -> bool:
         """Whether the agent can be told why `call` isn't made."""

@@ -9,14 +9,9 @@ from typing import Any, Final
 
 from langchain_core.messages import ToolMessage
 
+from guardmw_langgraph.blocks import MEDIA, bare, is_media
 from guardmw_langgraph.prose import content_text
 from guardmw_langgraph.slots import Fields
-
-_MEDIA: Final = {
-    "audio": "audio", "document": "file", "file": "file", "image": "image", "image_url": "image",
-    "input_audio": "audio", "input_file": "file", "input_image": "image", "media": "file", "video": "video",
-}  # fmt: skip
-"""Types of content blocks that hold no text anybody judges, and what to call them."""
 
 _BINARY_SHARE: Final = 0.1
 """A text with a larger share of control characters is binary data that was taken for text."""
@@ -24,7 +19,8 @@ _BINARY_SHARE: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """`text` is all that can be read in a content, as the model will read it; `media` are its other parts."""
+    """`text` is all that can be read in a content, as the model will read it; `media` are its other parts, without what
+    is said beside them."""
 
     text: str
     media: tuple[Fields, ...] = ()
@@ -33,7 +29,7 @@ class Reading:
     @property
     def kinds(self) -> list[str]:
         """What there is besides text: ``image``, ``audio``, ``video``, ``file``, ``binary data``."""
-        return [_MEDIA[block["type"]] for block in self.media] + ["binary data"] * self.binary
+        return [MEDIA[block["type"]] for block in self.media] + ["binary data"] * self.binary
 
     def content(self, shown: str) -> Any:
         """A content that says `shown`, with the media."""
@@ -59,7 +55,7 @@ def read(value: Any) -> Reading:
     if isinstance(value, bytes | bytearray):
         return Reading(str(value), binary=_is_binary(bytes(value).decode("utf-8", "replace")))
     if isinstance(value, Sequence) and value and all(map(_is_block, value)):
-        media = tuple(one for one in value if isinstance(one, dict) and one.get("type") in _MEDIA)
+        media = tuple(bare(one) for one in value if is_media(one))
         text = content_text(ToolMessage(list(value), tool_call_id=""))
         return Reading(text, media, binary=_is_binary(text))
     return Reading(_stringified(value))

@@ -31,6 +31,15 @@ _TYPES: Final = frozenset({"array", "boolean", "integer", "null", "number", "obj
 
 _GROUPS: Final = frozenset({"$defs", "input_schema", "items", "parameters", "properties"})
 
+_VOCABULARY: Final = _GROUPS | {
+    "$ref", "$schema", "additionalProperties", "allOf", "annotations", "anyOf", "arguments", "const", "default",
+    "dependentRequired", "dependentSchemas", "deprecated", "description", "discriminator", "else", "enum", "examples",
+    "exclusiveMaximum", "exclusiveMinimum", "format", "if", "mapping", "maxItems", "maxLength", "maximum", "minItems",
+    "minLength", "minimum", "multipleOf", "not", "nullable", "oneOf", "pattern", "patternProperties", "prefixItems",
+    "propertyName", "readOnly", "required", "strict", "then", "title", "type", "uniqueItems", "writeOnly",
+}  # fmt: skip
+"""Keys of schemas that say nothing by themselves; every other one was chosen by whoever wrote the tool."""
+
 
 class Descriptions:
     """Judges descriptions and remembers what was decided, per policy and text; failures are not remembered."""
@@ -120,26 +129,32 @@ def _schema(tool: Any) -> dict[str, Any]:
         return {"name": name_of(tool), "description": getattr(tool, "description", ""), "arguments": arguments}
 
 
-def _lines(schema: Any, name: str = "") -> Iterator[str]:
-    """The texts of a schema; those of one argument on one line, after its name."""
+def _lines(schema: Any, name: str = "", *, named: bool = False) -> Iterator[str]:
+    """The texts of a schema; those of one argument on one line, after its name. `named`: its name was said before."""
     if not isinstance(schema, dict):
         yield from (f"{name}: {text}" if name else text for text in texts_in(schema))
         return
-    said = [text for key, value in schema.items() if not isinstance(value, dict) for text in _said(key, value)]
+    said = [text for key, value in schema.items() if not isinstance(value, dict) for text in _said(key, value, schema)]
     if said:
         yield f"{name}: {' '.join(said)}" if name else " ".join(said)
+    elif name and name not in _VOCABULARY and not named:
+        yield name
     for key, value in schema.items():
         if isinstance(value, dict):
-            yield from _lines(
-                value, "" if key in ("properties", "$defs", "parameters", "input_schema", "items") else str(key)
-            )
+            yield from _lines(value, "" if key in _GROUPS else str(key))
         elif isinstance(value, list):
-            yield from (line for part in value if isinstance(part, dict) for line in _lines(part, name))
+            yield from (line for part in value if isinstance(part, dict) for line in _lines(part, name, named=True))
 
 
-def _said(key: str, value: Any) -> Iterator[str]:
+def _said(key: str, value: Any, schema: dict[str, Any]) -> Iterator[str]:
     """What a plain entry of a schema says, but for the names of types and arguments, which stand there anyway."""
-    if key == "required" or (key == "type" and str(value) in {*_TYPES, "function"}):
+    if key not in _VOCABULARY:
+        yield str(key)
+    if key == "type" and str(value) in {*_TYPES, "function"}:
         return
-    parts = value if isinstance(value, list) else [value]
-    yield from (part for part in parts if isinstance(part, str))
+    known = schema.get("properties") if key == "required" else None
+    for part in value if isinstance(value, list) else [value]:
+        if isinstance(part, list):
+            yield from texts_in(part)
+        elif isinstance(part, str) and not (isinstance(known, dict) and part in known):
+            yield part

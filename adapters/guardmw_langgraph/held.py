@@ -11,6 +11,7 @@ from langchain_core.messages import ToolCall as LangChainCall
 from langchain_core.utils.json import parse_partial_json
 
 from guardmw.types import Decision, ToolCall, apply_redactions
+from guardmw_langgraph.escapes import whole_escapes
 from guardmw_langgraph.prose import readable
 from guardmw_langgraph.slots import Fields
 
@@ -128,7 +129,8 @@ def rendered(call: ToolCall) -> str:
 
 def redacted(call: ToolCall, decision: Decision) -> ToolCall | None:
     """`call` with the decision's redactions; None when what is left is no call of that tool with JSON arguments."""
-    text = apply_redactions(rendered(call), decision.redactions)
+    whole = rendered(call)
+    text = apply_redactions(whole, whole_escapes(whole, decision.redactions))
     start, arguments = f"{call.name}(", text[len(call.name) + 1 : -1]
     if not (text.startswith(start) and text.endswith(")")):
         return None

@@ -16,7 +16,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from guardmw.policy.automaton import Automaton, Ended, State, automaton_for
 from guardmw.policy.schema import Policy
 from guardmw.types import ToolCall
-from guardmw_langgraph.callmarks import MARK, CallMark, call_of, call_state, marks_of, refused_ground
+from guardmw_langgraph.callmarks import MARK, SAME_ID, CallMark, call_of, call_state, marks_of, refused_ground
 from guardmw_langgraph.prose import content_text
 
 RECENT_CALLS = 24
@@ -136,20 +136,43 @@ def _fold(automaton: Automaton, past: Past, group: Sequence[BaseMessage]) -> Pas
     """`past` after the messages of one group: an AIMessage first, if there is one."""
     asking = next((message for message in group if isinstance(message, AIMessage) and message.tool_calls), None)
     if asking is not None:
-        results = {one.tool_call_id: one for one in group if isinstance(one, ToolMessage)}
-        past = _called(automaton, past, asking, results)
+        past = _called(automaton, past, asking, _Results(group))
     if any(isinstance(message, HumanMessage) for message in group):
         past = replace(past, risk=0.0, refusals={})
     return past
 
 
-def _called(automaton: Automaton, past: Past, asking: AIMessage, results: Mapping[str, ToolMessage]) -> Past:
+class _Results:
+    """The results of one message's calls. Where an id was given twice, the refusal of the second call is not the result
+    of the first one."""
+
+    def __init__(self, group: Sequence[BaseMessage]) -> None:
+        self._first: dict[str, ToolMessage] = {}
+        self._repeated: dict[str, ToolMessage] = {}
+        self._seen: set[str] = set()
+        for one in group:
+            if isinstance(one, ToolMessage):
+                (self._repeated if _repeats(one) else self._first)[one.tool_call_id] = one
+
+    def take(self, call: ToolCall) -> ToolMessage | None:
+        """The result of `call`; ask for them in the listed order of the calls."""
+        call_id = call.id or ""
+        again = call_id in self._seen
+        self._seen.add(call_id)
+        return (self._repeated.get(call_id) if again else None) or self._first.get(call_id)
+
+
+def _repeats(result: ToolMessage) -> bool:
+    return call_state(result) == "refused" and refused_ground(result) == SAME_ID
+
+
+def _called(automaton: Automaton, past: Past, asking: AIMessage, results: _Results) -> Past:
     """`past` after the calls of `asking`, in their listed order."""
     marks = {mark.id: mark for mark in marks_of(asking)}
     refused: set[tuple[str, str]] = set()
     risk = past.risk
     for call in map(call_of, asking.tool_calls):
-        result = results.get(call.id or "")
+        result = results.take(call)
         how = call_state(result) if result is not None else None
         if result is not None and how not in (None, "withheld"):
             if how == "refused":

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from langchain_core.messages import BaseMessage
 
+from guardmw_langgraph.blocks import block_text
+
 _READABLE: Final = frozenset({"cited_text", "content", "output", "refusal", "summary", "text", "title", "transcript"})
 _OPAQUE: Final = frozenset(
     {"base64", "data", "encrypted_content", "encrypted_index", "file_id", "id", "index", "mime_type", "signature",
@@ -15,8 +17,8 @@ _OPAQUE: Final = frozenset(
 
 
 def readable(value: Any, key: str = "text") -> Iterator[str]:
-    """Every text in `value`, however deep. Under keys nobody knows, plain ASCII without a blank (an identifier, a
-    constant, base64) doesn't count as text."""
+    """Every text in `value`, a part of a model's answer, however deep. Under keys nobody knows, plain ASCII without a
+    blank (an identifier, a constant, base64) doesn't count as text."""
     if key in _OPAQUE:
         return
     if isinstance(value, str):
@@ -31,10 +33,7 @@ def readable(value: Any, key: str = "text") -> Iterator[str]:
 
 
 def content_text(message: BaseMessage) -> str:
-    """Every text in the content of `message`, one per line."""
+    """All that can be read in the content of a tool's `message`, a line for each of its blocks."""
     if isinstance(message.content, str):
         return message.content
-    texts = (block.get("text") if isinstance(block, dict) else block for block in message.content)
-    if all(isinstance(block, str) or block.get("type") == "text" for block in message.content):
-        return "\n".join(text for text in texts if text)
-    return "\n".join(readable(message.content))
+    return "\n".join(text for block in message.content if (text := block_text(block)))

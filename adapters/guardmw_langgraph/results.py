@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
-from langchain_core.messages import ToolMessage, convert_to_messages
+from langchain_core.messages import BaseMessage, ToolMessage, convert_to_messages
 from langchain_core.tools import ToolException
-from langgraph.types import Command
+from langgraph.types import Command, Send
 
 from guardmw.policy.outcome import RuleOutcome
 from guardmw.policy.schema import Policy
@@ -20,6 +20,9 @@ from guardmw_langgraph.internals import running_task
 from guardmw_langgraph.screen import conversation
 from guardmw_langgraph.seam import Seam
 from guardmw_langgraph.windowed import judged
+
+_BESIDE: Final = ("additional_kwargs", "invalid_tool_calls", "tool_calls")
+"""What a model may read of a message besides its content."""
 
 GO_ON = "Go on without it, or say that you can't."
 
@@ -46,8 +49,7 @@ class Results:
     async def judged(self, result: Any) -> Any:
         """`result` as the agent may see it: itself, with parts redacted, or a text that says why it was withheld.
 
-        Tool messages keep their ids; of a Command the tool messages in its update are judged, other keys of the state
-        pass.
+        Messages keep their ids; of a Command those are judged that it adds or sends, other keys of the state pass.
         """
         if isinstance(result, ToolMessage):
             return await self._message(result)
@@ -99,21 +101,67 @@ class Results:
         return message.model_copy(update={"status": "error", "response_metadata": metadata})
 
     async def _command(self, command: Command[Any]) -> Command[Any]:
-        update = command.update
-        if isinstance(update, dict) and update.get("messages"):
-            update = {**update, "messages": await self._messages(update["messages"])}
-        elif isinstance(update, list):
-            update = await self._messages(update)
-        else:
-            return command
-        return replace(command, update=update)
+        goto: Any = command.goto
+        if isinstance(goto, Send):
+            goto = await self._sent(goto)
+        elif isinstance(goto, list | tuple):
+            goto = type(goto)([await self._sent(each) for each in goto])
+        return replace(command, update=await self._update(command.update), goto=goto)
+
+    async def _sent(self, each: Any) -> Any:
+        """`each` place that a Command goes to, with what it sends there judged."""
+        if not isinstance(each, Send):
+            return each
+        sent = copy(each)  # keeps what newer versions add to it
+        sent.arg = await self._update(each.arg)
+        return sent
+
+    async def _update(self, update: Any) -> Any:
+        """`update` of a state, in any form that LangGraph takes, with its messages judged."""
+        if isinstance(update, dict):
+            return dict([await self._entry(one) for one in update.items()])
+        if isinstance(update, list | tuple) and update and all(map(_is_entry, update)):
+            return [await self._entry(one) for one in update]
+        return await self._messages(update) if isinstance(update, list | BaseMessage) else update
+
+    async def _entry(self, entry: tuple[Any, Any]) -> Any:
+        """A key of the state and its value, with what messages there are judged."""
+        key, value = entry
+        if key == "messages" or _has_messages(value):
+            return key, await self._messages(value)
+        return entry
 
     async def _messages(self, messages: Any) -> Any:
-        """`messages`, one or several, in any form that LangGraph takes, with those of tools judged."""
-        if not isinstance(messages, list | tuple):
-            return await self._message(messages) if isinstance(messages, ToolMessage) else messages
-        taken = [(each, _as_message(each)) for each in messages]
-        return [await self._message(one) if isinstance(one, ToolMessage) else each for each, one in taken]
+        """`messages`, one or several, in any form that LangGraph takes, judged."""
+        if isinstance(messages, list):
+            return [await self._one(each) for each in messages]
+        if isinstance(messages, tuple) and _as_message(messages) is None:
+            return tuple([await self._one(each) for each in messages])
+        one = None if messages is None else await self._one(messages)
+        return messages if one is messages else [one]
+
+    async def _one(self, written: Any) -> Any:
+        """A message as somebody wrote it: itself when it may be read as it is."""
+        message = _as_message(written)
+        if isinstance(message, ToolMessage):
+            return await self._message(message)
+        if message is None:  # a reducer of its own may take it, so it is judged as what it is
+            return await self._value(written, "result")
+        shown = await self._spoken(message)
+        return written if shown is message else shown
+
+    async def _spoken(self, message: BaseMessage) -> BaseMessage:
+        """A message that is no tool's by its class, though a tool put it there."""
+        content = await self._unjudged(message.content)
+        beside = {key: value for key in _BESIDE if (value := getattr(message, key, None))}
+        shown = await self._unjudged(beside) if beside else beside
+        if content is message.content and shown is beside:
+            return message
+        said = shown if shown is not beside and not read(content).text else content
+        return message.model_copy(update={"content": said, **{key: type(beside[key])() for key in beside}})
+
+    async def _unjudged(self, value: Any) -> Any:
+        return value if read(value).text in self._passed else await self._value(value, "result")
 
     async def _value(self, value: Any, origin: Origin) -> Any:
         """`value` when it may be read as it is, else what is read in its place."""
@@ -203,15 +251,23 @@ def _ground(decision: Decision) -> str:
     return found.category if found is not None else str(decision.verdict.error)
 
 
-def _as_message(message: Any) -> Any:
-    """`message`, written as a dict or a pair, as the message it will become."""
-    if not isinstance(message, dict | tuple):
-        return message
+def _has_messages(value: Any) -> bool:
+    return any(isinstance(one, BaseMessage) for one in (value if isinstance(value, list | tuple) else [value]))
+
+
+def _is_entry(item: Any) -> bool:
+    """Whether `item` is a key of the state and its value: in an update, every pair that begins with a text is one."""
+    return isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)
+
+
+def _as_message(written: Any) -> BaseMessage | None:
+    """`written`, a message in any form, as the message it will become; None when it can't become one."""
+    if isinstance(written, BaseMessage):
+        return written
     try:
-        found: Sequence[Any] = convert_to_messages([message])
-    except (ValueError, NotImplementedError, KeyError):
-        return message
-    return found[0]
+        return convert_to_messages([written])[0]
+    except (ValueError, NotImplementedError, KeyError, TypeError):
+        return None
 
 
 def _text_of(error: Exception) -> str:

@@ -20,6 +20,7 @@ from guardmw.traces.record import Recorder
 from guardmw.types import Check, Decision, Message, ToolCall
 from guardmw_langgraph.callmarks import MARK, CallMark, CallVerdict, mark_of
 from guardmw_langgraph.descriptions import Descriptions
+from guardmw_langgraph.escapes import detected
 from guardmw_langgraph.held import redacted, rendered
 from guardmw_langgraph.history import CallHistory, Past
 from guardmw_langgraph.internals import running_agent
@@ -97,7 +98,8 @@ class Seam:
         check = Check(
             "tool_call", rendered(call), self.agent, conversation=conversation, calls=(*past.calls, call)
         )  # fmt: skip
-        decision = await self.checker.check(check, policy=policy, rule=rule, risk_spent=past.risk)
+        matches = detected(policy, "tool_call", check.content)
+        decision = await self.checker.check(check, policy=policy, matches=matches, rule=rule, risk_spent=past.risk)
         kept: ToolCall | None = None if decision.enforced == "block" else call
         if kept is not None and decision.enforced in ("redact", "ask") and decision.redactions:
             kept = redacted(call, decision)

@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from guardmw.policy.automaton import automaton_for
 from guardmw.policy.schema import Policy
 from guardmw.types import Check, ToolCall
-from guardmw_langgraph.callmarks import MARK, CallMark, NotMade, call_of, marks_of, not_made, with_calls
+from guardmw_langgraph.callmarks import MARK, CallMark, NotMade, call_of, marks_for, not_made, with_calls
 from guardmw_langgraph.held import rendered
 from guardmw_langgraph.history import Past
 from guardmw_langgraph.people import Answered, Asked, ask
@@ -20,6 +20,7 @@ from guardmw_langgraph.screen import conversation
 from guardmw_langgraph.seam import Seam
 
 CHANGED_POLICY = "the policy changed meanwhile and wants a person's approval for it now"
+UNASKED = "it needs a person's approval, and nobody was asked about it as it is now"
 ENDED = "the run was ended before it"
 
 
@@ -33,7 +34,8 @@ class Settling:
     messages: Sequence[BaseMessage]
     calls: list[ToolCall] = field(default_factory=list)
     marks: list[CallMark] = field(default_factory=list)
-    answers: list[ToolMessage] = field(default_factory=list)
+    answers: dict[int, ToolMessage] = field(default_factory=dict)
+    """By the places of the calls they answer, since an id may be given twice."""
 
     async def settle_all(self, calls: Sequence[ToolCall], marks: Sequence[CallMark]) -> None:
         """Decides what becomes of every call, in order, after asking about all those that a person is to decide."""
@@ -60,7 +62,7 @@ class Settling:
             judged = await self.seam.judge_call(call, self.past, self.policy, conversation=conversation(self.messages))
             fresh = judged.mark(self.policy)
             if judged.verdict == "ask" and mark.approval is None:
-                fresh = replace(fresh, verdict="refuse", why=CHANGED_POLICY)
+                fresh = replace(fresh, verdict="refuse", why=why_unasked(mark))
             if fresh.verdict == "refuse" or judged.kept is None:
                 self._refuse(ToolCall(call.name, "{}", call.id), replace(fresh, verdict="refuse"))
                 return
@@ -75,19 +77,22 @@ class Settling:
         self.calls.append(call)
         self.marks.append(replace(mark, approval=said.approval))
         if said.approval == "respond":
-            self._answer(call, said.text, "responded")
+            self._answer(said.text, "responded")
             return
         why = f" They say: {said.text}" if said.text else " Don't try it again unless the user asks for it."
-        self._answer(call, f"[A person rejected the call of {call.name!r}; it was not made.{why}]", "rejected")
+        self._answer(f"[A person rejected the call of {call.name!r}; it was not made.{why}]", "rejected")
 
     def _refuse(self, call: ToolCall, mark: CallMark) -> None:
         self.calls.append(call)
         self.marks.append(mark)
         what = f"{call.name!r} was not called"
-        self._answer(call, refusal(what, self.policy.id, mark.why, mark.instead), "refused", mark.ground)
+        self._answer(refusal(what, self.policy.id, mark.why, mark.instead), "refused", mark.ground)
 
-    def _answer(self, call: ToolCall, text: str, how: NotMade, ground: str = "") -> None:
-        self.answers.append(not_made(call.name, call.id or "", text, how, ground))
+    def _answer(self, text: str, how: NotMade, ground: str = "", *, place: int | None = None) -> None:
+        """Answers the newest of `calls`, or the one at `place`."""
+        place = len(self.calls) - 1 if place is None else place
+        call = self.calls[place]
+        self.answers[place] = not_made(call.name, call.id or "", text, how, ground)
 
     def _record(self, said: Answered, mark: CallMark) -> None:
         check = Check("tool_call", rendered(said.call), self.seam.agent, calls=(*self.past.calls, said.call))
@@ -105,10 +110,10 @@ class Settling:
 
     def end(self) -> None:
         """Answers every call that was to be made: none of them is."""
-        answered = {answer.tool_call_id for answer in self.answers}
-        for call in self.calls:
-            if call.id not in answered:
-                self._answer(call, refusal(f"{call.name!r} was not called", self.policy.id, ENDED, ""), "ended")
+        for place, call in enumerate(self.calls):
+            if place not in self.answers:
+                text = refusal(f"{call.name!r} was not called", self.policy.id, ENDED, "")
+                self._answer(text, "ended", place=place)
 
 
 async def settled(seam: Seam, messages: Sequence[BaseMessage]) -> dict[str, Any] | None:
@@ -122,13 +127,18 @@ async def settled(seam: Seam, messages: Sequence[BaseMessage]) -> dict[str, Any]
         return None
     policy = await seam.checker.policy_for(seam.agent)
     calls = [call_of(call) for call in message.tool_calls]
-    found = {mark.id: mark for mark in marks_of(message)}
-    marks = [found.get(call.id) or CallMark(call.id, call.name, "pass", "allow") for call in calls]
+    found = zip(calls, marks_for(calls, message), strict=True)
+    marks = [mark or CallMark(call.id, call.name, "pass", "allow") for call, mark in found]
     if all(mark.may_be_made(policy.hash) for mark in marks):
         return None
     settling = Settling(seam, policy, seam.history.before(messages, policy), messages[:-1])
     await settling.settle_all(calls, marks)
     return _update(settling, message)
+
+
+def why_unasked(mark: CallMark | None) -> str:
+    """Why a call is refused that a person would have to be asked about: by the `mark` it has, nobody was."""
+    return CHANGED_POLICY if mark is not None and mark.policies else UNASKED
 
 
 def _asked(calls: Sequence[ToolCall], marks: Sequence[CallMark]) -> dict[int, Answered]:
@@ -142,10 +152,10 @@ def _asked(calls: Sequence[ToolCall], marks: Sequence[CallMark]) -> dict[int, An
 def _update(settling: Settling, message: AIMessage) -> dict[str, Any]:
     changed = with_calls(message, settling.calls, settling.marks)
     if not settling.ends_run():
-        return {"messages": [changed, *settling.answers]}
+        return {"messages": [changed, *settling.answers.values()]}
     settling.end()
     policy = settling.policy
     mark = {**message.response_metadata.get(MARK, {}), "action": "block"}
     mark.pop("calls", None)
     closing = AIMessage(policy.messages.blocked, response_metadata={"finish_reason": "content_filter", MARK: mark})
-    return {"messages": [changed, *settling.answers, closing], "jump_to": "end"}
+    return {"messages": [changed, *settling.answers.values(), closing], "jump_to": "end"}

@@ -75,9 +75,9 @@ class _Guarding:
     seam: Seam
     batches: Batches
 
-    async def settled(self, tool: BaseTool, call_id: str | None) -> Settled | ToolMessage | None:
-        """What becomes of the call with that id in the message of the graph that is running, or what stands in the
-        place of its result; None when there is no such message."""
+    async def settled(self, tool: BaseTool, tool_input: Any, call_id: str | None) -> Settled | ToolMessage | None:
+        """What becomes of the call with that id in the message of the graph that is running, when it is made with
+        `tool_input`, or what stands in the place of its result; None when there is no such message."""
         refused = await refused_tool(self.seam, tool, call_id or "")
         task = running_task()
         if refused is not None or task is None or not call_id:
@@ -86,7 +86,7 @@ class _Guarding:
         if task.messages is None and _minds_order(policy):
             text = refusal(f"{tool.name!r} was not called", policy.id, NO_MESSAGES)
             return not_made(tool.name, call_id, text, "refused", "no-messages")
-        settled = await self.batches.outcome(task, call_id)
+        settled = await self.batches.outcome(task, call_id, functools.partial(_given, tool, tool_input))
         return settled if settled is None or settled.answer is None else settled.answer
 
     async def admitted(
@@ -135,13 +135,13 @@ def _guarded_class(cls: type[BaseTool], guarding: _Guarding) -> type[BaseTool]:
 def _settled_arun(cls: type[BaseTool], guarding: _Guarding) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(cls.arun)
     async def arun(self: BaseTool, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
-        settled = await guarding.settled(self, kwargs.get("tool_call_id"))
+        settled = await guarding.settled(self, tool_input, kwargs.get("tool_call_id"))
         if isinstance(settled, ToolMessage):
             return _unmade(settled, kwargs)
         running = _Running(settled, Results(guarding.seam, ToolCall(self.name)))
         token = _running.set(running)
         try:
-            return _noted(running, await cls.arun(self, _input(settled, tool_input), *args, **kwargs))
+            return _noted(running, await cls.arun(self, _input(self, settled, tool_input), *args, **kwargs))
         finally:
             _running.reset(token)
 
@@ -151,27 +151,48 @@ def _settled_arun(cls: type[BaseTool], guarding: _Guarding) -> Callable[..., Awa
 def _settled_run(cls: type[BaseTool], guarding: _Guarding) -> Callable[..., Any]:
     @functools.wraps(cls.run)
     def run(self: BaseTool, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
-        call_id = kwargs.get("tool_call_id")
-        settled = sync.run(guarding.settled(self, call_id))
+        settled = sync.run(guarding.settled(self, tool_input, kwargs.get("tool_call_id")))
         if isinstance(settled, ToolMessage):
             return _unmade(settled, kwargs)
         running = _Running(settled, Results(guarding.seam, ToolCall(self.name)))
         token = _running.set(running)
         try:
-            return _noted(running, cls.run(self, _input(settled, tool_input), *args, **kwargs))
+            return _noted(running, cls.run(self, _input(self, settled, tool_input), *args, **kwargs))
         finally:
             _running.reset(token)
 
     return run
 
 
-def _input(settled: Settled | None, tool_input: Any) -> Any:
-    """`tool_input` with the arguments the call is made with, and whatever was injected."""
-    if settled is None or settled.call == settled.asked or not isinstance(tool_input, dict):
+def _given(tool: BaseTool, tool_input: Any, asked: ToolCall) -> ToolCall:
+    """The call `asked` as `tool` is given it by `tool_input`, without what was injected."""
+    written = json.loads(asked.arguments)
+    given = tool_input if isinstance(tool_input, dict) else {"input": tool_input}
+    if given != written:
+        shown, injected = _names(tool)
+        given = {name: value for name, value in given.items() if name in shown or name in written}
+        given |= {name: value for name, value in written.items() if name in injected}
+    return ToolCall(tool.name, json.dumps(given, ensure_ascii=False, default=str), asked.id)
+
+
+def _input(tool: BaseTool, settled: Settled | None, tool_input: Any) -> Any:
+    """`tool_input` with the arguments the call is made with, and whatever was injected: no model can write that."""
+    if settled is None or settled.call == settled.asked:
         return tool_input
-    before = json.loads(settled.asked.arguments)
-    injected = {name: value for name, value in tool_input.items() if name not in before}
-    return {**injected, **json.loads(settled.call.arguments)}
+    before, made = json.loads(settled.asked.arguments), json.loads(settled.call.arguments)
+    if not isinstance(tool_input, dict):
+        return made.get("input", made)
+    _, injected = _names(tool)
+    overwritten = {name for name in before if name in injected and tool_input.get(name) != before[name]}
+    return {**made, **{name: value for name, value in tool_input.items() if name not in before or name in overwritten}}
+
+
+def _names(tool: BaseTool) -> tuple[set[str], set[str]]:
+    """The names of the arguments that `tool` shows to models, and of those that are injected."""
+    schema = tool.tool_call_schema
+    shown = set(schema.model_fields) if hasattr(schema, "model_fields") else set(tool.args)
+    whole = set() if isinstance(tool.args_schema, dict) else set(getattr(tool.get_input_schema(), "model_fields", ()))
+    return shown, (whole | _NOT_ARGUMENTS) - shown
 
 
 def _guarded_arun(cls: type[BaseTool], guarding: _Guarding) -> Callable[..., Awaitable[Any]]:
@@ -223,9 +244,7 @@ def _noted(running: _Running, result: Any) -> Any:
 
 def _call(tool: BaseTool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ToolCall:
     """The call as a guard sees it: what the model wrote, without what LangGraph injects."""
-    shown = (
-        set(tool.tool_call_schema.model_fields) if hasattr(tool.tool_call_schema, "model_fields") else set(tool.args)
-    )
+    shown, _ = _names(tool)
     arguments = {name: value for name, value in kwargs.items() if name in shown and name not in _NOT_ARGUMENTS}
     if args:
         arguments["input"] = args[0] if len(args) == 1 else list(args)

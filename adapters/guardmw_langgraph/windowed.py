@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from guardmw.checker import Checker
-from guardmw.policy.detectors import Match, detectors_for
+from guardmw.policy.detectors import Match
 from guardmw.policy.outcome import RuleOutcome
 from guardmw.policy.schema import Policy
 from guardmw.types import Check, Decision, Redaction, apply_redactions, merge_redactions, severity
+from guardmw_langgraph.escapes import detected, whole_escapes
 
 WINDOW_CHARS = 8192
 OVERLAP_CHARS = 512
@@ -49,7 +50,7 @@ class Judged:
 
     @property
     def redacted(self) -> str:
-        return apply_redactions(self.text, self.redactions)
+        return apply_redactions(self.text, whole_escapes(self.text, self.redactions))
 
 
 def _nothing_left(decision: Decision) -> bool:
@@ -61,9 +62,9 @@ async def judged(checker: Checker, policy: Policy, check: Check, rule: RuleOutco
     """`check` decided, its content in windows when it is long. `rule` decides where it says deny."""
     text = check.content
     if len(text) <= WINDOW_CHARS or rule is not None:
-        matches = None if rule is None else ()
+        matches = detected(policy, check.surface, text) if rule is None else ()
         return Judged(text, (0,), (await checker.check(check, policy=policy, matches=matches, rule=rule),))
-    found = (await asyncio.to_thread(detectors_for(policy, check.surface).scan, text)).matches
+    found = await asyncio.to_thread(detected, policy, check.surface, text)
     starts = tuple(range(0, len(text) - OVERLAP_CHARS, WINDOW_CHARS - OVERLAP_CHARS))
     places = asyncio.Semaphore(AT_ONCE)
 

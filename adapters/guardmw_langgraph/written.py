@@ -14,14 +14,15 @@ from concurrent.futures import Future
 from contextlib import aclosing, contextmanager
 from contextvars import copy_context
 from threading import Lock
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 from guardmw.policy.schema import Policy
 from guardmw.stream.gate import guard_stream
 from guardmw.stream.items import Blocked, Delta, Opaque, Released, Text
 from guardmw.types import Check, Decision, ToolCall
-from guardmw_langgraph.contents import read, texts_in
+from guardmw_langgraph.contents import texts_in
+from guardmw_langgraph.escapes import detected
 from guardmw_langgraph.internals import Write, with_writers
 from guardmw_langgraph.screen import cut
 from guardmw_langgraph.seam import Seam
@@ -32,6 +33,8 @@ MAX_WAITING = 10_000
 """So much may be written and not judged yet; what comes beyond it is not shown, and the log says so."""
 
 _END = object()
+
+_NUMBERS: Final = (bool, float, int, type(None))
 
 
 class Writers:
@@ -141,21 +144,23 @@ class _Stream:
 
     async def _other(self, payload: Any, policy: Policy, agent: str) -> bool:
         """Shows a payload that is no text, as far as it may be seen; False when the stream ends here."""
-        if isinstance(payload, int | float | None):
+        if type(payload) in _NUMBERS:
             self._emit(payload)
             return True
-        text, start = read(payload).text, len(self._shown)
+        text, start = _as_json(payload), len(self._shown)
         check = Check(
             "tool_result", self._shown + text, agent, calls=(self._call,), origin="stream",
             stream_id=self._id, offset_chars=start,
         )  # fmt: skip
-        decision = await self._seam.checker.check(check, policy=policy)
+        matches = detected(policy, check.surface, check.content, escaped=True)
+        decision = await self._seam.checker.check(check, policy=policy, matches=matches)
         if decision.withheld:
             self._cut(decision, policy)
             return False
         shown = cut(text, start, decision.redactions) if decision.enforced == "redact" else text
-        self._shown += "\n".join(texts_in(payload)) or shown
-        self._emit(payload if shown == text else _loaded(shown))
+        emitted = payload if shown == text and _is_plain(payload) else _loaded(shown)
+        self._shown += "\n".join(texts_in(emitted)) or shown
+        self._emit(emitted)
         return True
 
     def _cut(self, decision: Decision, policy: Policy) -> None:
@@ -171,6 +176,27 @@ class _Stream:
 
     def _emit(self, payload: Any) -> None:
         self._context.run(self._write, payload)
+
+
+def _as_json(payload: Any) -> str:
+    try:
+        return json.dumps(payload, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        return str(payload)
+
+
+def _is_plain(payload: Any) -> bool:
+    """Whether `payload` is what JSON can say and nothing more: an object may hold, and show, what nobody judged."""
+    waiting = [payload]
+    while waiting:
+        one = waiting.pop()
+        if type(one) is dict:
+            waiting += [*one.keys(), *one.values()]
+        elif type(one) in (list, tuple):
+            waiting += one
+        elif type(one) is not str and type(one) not in _NUMBERS:
+            return False
+    return True
 
 
 def _loaded(text: str) -> Any:

@@ -48,9 +48,11 @@ def _warnings(found: dict[str, Any]) -> Iterator[str]:
     errors, data = found["overall"]["errors"], found["data"]
     if errors["kinds"]:
         missed, left_out = errors["unsafe_counted_as_missed"], errors["safe_left_out"]
+        flagged = errors["flagged_all_the_same"]
         yield (
-            f"[bold red]the guard failed on {missed + left_out} rows[/]: {missed} unsafe ones count as missed, "
-            f"{left_out} safe ones are left out ({', '.join(errors['kinds'])})"
+            f"[bold red]the guard failed on {missed + left_out + flagged} rows[/]: {missed} unsafe ones count as "
+            f"missed, {left_out} safe ones are left out, {flagged} are flagged by another check "
+            f"({', '.join(errors['kinds'])})"
         )
     if data["left_out"]:
         yield f"[yellow]{data['left_out']} rows or files were left out ({data['left_out_share']:.2%})[/]"

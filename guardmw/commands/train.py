@@ -77,7 +77,7 @@ def embedded(
                 losses.clear()
 
         try:
-            manifest = train_embedded(settings, console.print, progress)
+            manifest = train_embedded(settings, lambda line: console.print(line, markup=False), progress)
         except (OSError, ValueError) as error:
             raise TrainingError(f"the encoder {encoder!r} can't be used: {error}") from error
     if as_json:

@@ -32,14 +32,16 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file: `rows` could be read, of which `judged` are judged; `bad` lines were left out."""
+    """One path that was given: `rows` could be read, of which `judged` are judged; `bad` lines were left out. Of its
+    `files` (a folder's members, else 1), `broken` could not be read whole."""
 
     path: str
     sha256: str
     rows: int
     judged: int
     bad: int
-    broken: bool
+    broken: int
+    files: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,8 @@ class Dataset:
     def bad_share(self) -> float:
         bad = sum(file.bad for file in self.files)
         lines = bad + sum(file.rows for file in self.files)
-        broken = sum(file.broken for file in self.files)
-        return max(bad / lines if lines else 1.0, broken / len(self.files))
+        broken = sum(file.broken for file in self.files) / sum(file.files for file in self.files)
+        return max(bad / lines if lines else 1.0, broken)
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -84,17 +86,18 @@ def listed(problems: Sequence[Problem], most: int = LISTED) -> Iterator[str]:
 
 
 def data_files(paths: Sequence[Path], format: str = GUARDMW) -> list[Path]:
-    """The files that `paths` name, folders of the project's own format opened. Raises DatasetError when one is missing
-    or a folder holds none."""
-    files: list[Path] = []
+    """The files that `paths` name, each once, folders of the project's own format opened. Raises DatasetError when one
+    is missing or a folder holds none."""
+    files: dict[Path, Path] = {}
     for path in paths:
         if not path.exists():
             raise DatasetError(f"{path}: there is no such file or folder")
         members = _members(path) if path.is_dir() and format == GUARDMW else [path]
         if not members:
             raise DatasetError(f"{path}: no file *{' or *'.join(SUFFIXES)} in this folder")
-        files += [member for member in members if member not in files]
-    return files
+        for member in members:
+            files.setdefault(member.resolve(), member)
+    return list(files.values())
 
 
 def _members(folder: Path) -> list[Path]:
@@ -108,6 +111,7 @@ class _Read:
     rows: list[tuple[int, Row]]
     problems: list[Problem]
     aside: Counter[str]
+    files: int
 
 
 def read_files(paths: Sequence[Path], format: str) -> tuple[list[_Read], dict[str, Taxonomy]]:
@@ -117,7 +121,7 @@ def read_files(paths: Sequence[Path], format: str) -> tuple[list[_Read], dict[st
         loaded = read(path, format)
         taxonomies.update(loaded.taxonomies)
         rows = [(numbered.line, numbered.row) for numbered in loaded.rows]
-        found.append(_Read(path, _digest(path), rows, loaded.problems, loaded.left_out))
+        found.append(_Read(path, _digest(path), rows, loaded.problems, loaded.left_out, loaded.files))
     return found, taxonomies
 
 
@@ -131,7 +135,8 @@ def read_data(found: Sequence[_Read], rules: RuleBook, *, limit: int | None = No
         bad = [*each.problems, *unfit]
         chosen = _drawn(fit, limit, f"{seed}{each.path.name}")
         broken = sum(problem.whole_file for problem in bad)
-        files.append(File(str(each.path), each.sha256, len(fit), len(chosen), len(bad) - broken, bool(broken)))
+        counts = len(fit), len(chosen), len(bad) - broken, broken, each.files
+        files.append(File(str(each.path), each.sha256, *counts))
         samples += chosen
         problems += sorted(bad, key=lambda problem: problem.line or 0)
         aside += each.aside
@@ -173,7 +178,7 @@ def described(dataset: Dataset) -> dict[str, Any]:
     return {
         "files": [
             {"path": file.path, "sha256": file.sha256, "rows": file.rows, "judged": file.judged,
-             "left_out": file.bad, "broken": file.broken}
+             "left_out": file.bad, "files": file.files, "broken": file.broken}
             for file in dataset.files
         ],
         "judged": len(dataset.samples),

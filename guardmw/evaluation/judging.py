@@ -45,7 +45,7 @@ class EvaluationError(GuardmwError):
 class Judged:
     """What a guard says about a text. `score` is the highest probability of any finding and `top` its category;
     `unsafe` whether any finding is above its category's threshold. `duration_s` includes waiting for other checks.
-    With `error` (an ``error.type``) there is no judgement."""
+    `error` (an ``error.type``) is the first failure of the guard on any part of it."""
 
     score: float = 0.0
     unsafe: bool = False
@@ -54,6 +54,11 @@ class Judged:
     duration_s: float = 0.0
     asked: int = 0
     error: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether an error left the judgement open: what another check has flagged is flagged all the same."""
+        return self.error is not None and not self.unsafe
 
     def and_then(self, later: Judged) -> Judged:
         """Both as one: of the likelier one the score and category, of both the rest."""
@@ -178,13 +183,15 @@ async def latencies(judge: Judge, samples: Sequence[Sample], seed: int, done: Ca
     rows = [sample for sample in samples if sample.row.task != "trajectory" and sample.row.content.strip()]
     rows = random.Random(seed).sample(rows, min(LATENCY_ROWS, len(rows)))  # noqa: S311
     taken_s: list[float] = []
-    for place, sample in enumerate(rows):
-        if place >= FAILURES and not taken_s:
+    failures = 0
+    for sample in rows:
+        if failures >= FAILURES and not taken_s:
             break
         check = checks_of(sample.row)[0]
         await judge.check(replace(check, content=WARM_UP, calls=()), sample.rules.policy)
         started_s = time.perf_counter()
         judged = await judge.check(check, sample.rules.policy)
+        failures += judged.error is not None
         if judged.asked and judged.error is None:
             taken_s.append(time.perf_counter() - started_s)
         done()

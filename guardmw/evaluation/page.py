@@ -87,7 +87,7 @@ def _notes(found: Report) -> Iterator[str]:
         yield (
             f'<div class="note"><b>The guard failed on some rows</b> ({escape(kinds)}). '
             f"{errors['unsafe_counted_as_missed']} unsafe ones count as missed, {errors['safe_left_out']} safe ones "
-            "are left out of every figure.</div>"
+            f"are left out of every figure, {errors['flagged_all_the_same']} are flagged by another check.</div>"
         )
     if data["left_out"]:
         whys = "".join(f"<li>{count}: {escape(why)}</li>" for why, count in list(data["left_out_why"].items())[:10])
@@ -227,10 +227,16 @@ def _mistake(row: Report) -> str:
     )
 
 
+def _rest(file: Report) -> str:
+    if not file["broken"]:
+        return ""
+    return " and the rest of the file" if file["files"] == 1 else f" and the rest of {file['broken']:,} files"
+
+
 def _data(found: Report) -> str:
     rows = "".join(
         f"<tr><th>{escape(file['path'])}</th><td>{file['judged']:,}</td><td>{file['rows']:,}</td>"
-        f"<td>{file['left_out']:,}{' and the rest of the file' if file['broken'] else ''}</td>"
+        f"<td>{file['left_out']:,}{_rest(file)}</td>"
         f"<td class='left'><code>{file['sha256'][:16]}</code></td></tr>"
         for file in found["data"]["files"]
     )

@@ -11,15 +11,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from guardmw.evaluation.onset import onset_of
 from guardmw.policy.load import load_policies
 from guardmw.policy.schema import Category, Detectors, PiiDetector, Policy, SecretsDetector
-from guardmw.train.dataset import Row, Taxonomy
+from guardmw.train.dataset import UNSPECIFIED, Row, Taxonomy
 
 __all__ = ["BENIGN", "BENIGN_POLICY", "RuleBook", "Rules", "UnfitRowError", "with_threshold"]
 
 BENIGN, BENIGN_POLICY = "benign", "base"
-UNSPECIFIED = "unspecified"
-"""The category of rows whose source doesn't say which one: nothing that a text could be judged by."""
 DEADLINE_MS = 60_000
 """Checks wait for each other here, so that no policy's own deadline would say anything about the guard."""
 ID_CHARS = 64
@@ -59,7 +58,9 @@ class RuleBook:
         self._made: dict[tuple[str, str], Rules] = {}
 
     def for_row(self, row: Row) -> Rules:
-        """Raises UnfitRowError when the row's taxonomy is unknown or lacks one of the row's categories."""
+        """Raises UnfitRowError when the row's taxonomy is unknown or lacks one of the row's categories, and when a
+        response says where its unsafe part begins, but not within its text."""
+        _check_onset(row)
         if self._given is not None:
             return self._given
         key = (row.policy, case_text(row))
@@ -85,6 +86,14 @@ class RuleBook:
             raise UnfitRowError(f"unknown taxonomy {row.policy!r}")
         policy = _patient(policy).model_copy(update={"detectors": self._detectors})
         return Rules(with_threshold(policy, self._threshold), ids)
+
+
+def _check_onset(row: Row) -> None:
+    if row.task == "response":
+        try:
+            onset_of(row)
+        except ValueError as error:
+            raise UnfitRowError(str(error)) from error
 
 
 def case_text(row: Row) -> str:

@@ -45,7 +45,7 @@ async def evaluate(dataset: Dataset, guard: Guard, settings: Settings, tell: Pro
     done = _counter("judging", len(samples), tell)
     judged = await side_by_side(samples, judge.row, settings.concurrency, done)
     results = [Result(sample, each) for sample, each in zip(samples, judged, strict=True)]
-    if all(result.judged.error for result in results):
+    if all(result.judged.failed for result in results):
         raise EvaluationError(f"the guard failed on every row: {judge.last_error}")
     report = {
         "data": described(dataset),
@@ -142,7 +142,7 @@ def _f1(unsafe: Bools, flagged: Bools) -> float | None:
 
 def _worst(results: Sequence[Result]) -> dict[str, list[dict[str, Any]]]:
     """The safe rows with the highest scores that were flagged, and the unsafe ones with the lowest that were not."""
-    known = [result for result in results if result.judged.error is None]
+    known = [result for result in results if not result.judged.failed]
     alarms = [result for result in known if result.judged.unsafe and not result.sample.row.unsafe]
     misses = [result for result in known if not result.judged.unsafe and result.sample.row.unsafe]
     alarms.sort(key=lambda result: -result.judged.score)

@@ -11,7 +11,7 @@ import numpy as np
 from guardmw.evaluation.data import Sample
 from guardmw.evaluation.judging import Judged
 from guardmw.evaluation.metrics import Estimate, Outcomes, best_threshold, curve, estimates, reliability
-from guardmw.evaluation.rules import UNSPECIFIED
+from guardmw.train.dataset import UNSPECIFIED
 
 __all__ = ["GROUPINGS", "Result", "Slice", "as_json", "grouped", "measured", "outcomes_of"]
 
@@ -27,8 +27,9 @@ class Result:
 
     @property
     def counts(self) -> bool:
-        """False for an error on a safe row: it says nothing about false positives. On an unsafe row it is a miss."""
-        return self.judged.error is None or self.sample.row.unsafe
+        """False where the guard failed on a safe row: it says nothing about false positives. On an unsafe row it is a
+        miss."""
+        return not self.judged.failed or self.sample.row.unsafe
 
 
 GROUPINGS: dict[str, Callable[[Sample], str]] = {
@@ -65,22 +66,18 @@ def measured(name: str, results: Sequence[Result], replicates: int, seed: int) -
 
 
 def outcomes_of(results: Sequence[Result]) -> Outcomes:
-    """The rows that count, as numbers; an error has score 0 and is not flagged."""
+    """The rows that count, as numbers; one that the guard failed on has score 0 and is not flagged."""
     counting = [result for result in results if result.counts]
     return Outcomes(
         unsafe=np.array([result.sample.row.unsafe for result in counting], dtype=np.bool_),
         scores=np.array([_score(result.judged) for result in counting], dtype=np.float64),
-        flagged=np.array([_flagged(result.judged) for result in counting], dtype=np.bool_),
+        flagged=np.array([result.judged.unsafe for result in counting], dtype=np.bool_),
         category=np.array([_category_right(result) for result in counting], dtype=np.float64),
     )
 
 
 def _score(judged: Judged) -> float:
-    return 0.0 if judged.error else judged.score
-
-
-def _flagged(judged: Judged) -> bool:
-    return judged.unsafe and judged.error is None
+    return 0.0 if judged.failed else judged.score
 
 
 def _category_right(result: Result) -> float:
@@ -89,7 +86,7 @@ def _category_right(result: Result) -> float:
     wanted = {ids[name] for name in row.categories if name in ids and name != UNSPECIFIED}
     if not (row.unsafe and wanted) or len(ids) < 2:
         return NAN
-    return float(result.judged.error is None and result.judged.top in wanted)
+    return float(not result.judged.failed and result.judged.top in wanted)
 
 
 def as_json(part: Slice, *, curves: bool = False) -> dict[str, Any]:
@@ -110,12 +107,14 @@ def as_json(part: Slice, *, curves: bool = False) -> dict[str, Any]:
 
 
 def errors_of(results: Sequence[Result]) -> dict[str, Any]:
-    """How many rows the guard failed on: unsafe ones count as misses, safe ones are left out of every figure."""
-    failed = [result for result in results if result.judged.error]
-    kinds = [result.judged.error or "" for result in failed]
+    """On how many rows the guard gave errors: unsafe ones count as misses, safe ones are left out of every figure, and
+    those of which another part was flagged are flagged."""
+    kinds = [result.judged.error for result in results if result.judged.error]
+    failed = [result for result in results if result.judged.failed]
     return {
         "unsafe_counted_as_missed": sum(result.sample.row.unsafe for result in failed),
         "safe_left_out": sum(not result.sample.row.unsafe for result in failed),
+        "flagged_all_the_same": len(kinds) - len(failed),
         "kinds": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
     }
 

@@ -6,7 +6,7 @@ most checks, that a stream can have. An answer is stopped by the first check tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from guardmw.evaluation.data import Sample
 from guardmw.evaluation.judging import Judge, Judged
 from guardmw.evaluation.metrics import Estimate, Replicates, rates, ratio
+from guardmw.evaluation.onset import onset_of
 from guardmw.policy.detectors import detectors_for
 from guardmw.stream.window import CHARS_PER_TOKEN, Chunk, StreamWindow
 from guardmw.train.dataset import Row
 from guardmw.types import Check, Message
 
-__all__ = ["Streamed", "onset_of", "stream_figures", "stream_row"]
+__all__ = ["Streamed", "stream_figures", "stream_row"]
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -51,25 +52,6 @@ class Streamed:
     def leaked_words(self) -> int:
         """Words shown from the onset on, from the beginning where no onset is labelled."""
         return len(self.row.content[self.onset or 0 : self.shown].split())
-
-
-def onset_of(row: Row) -> int | None:
-    """Where the unsafe part of a row begins: ``meta.onset_chars``, else the first of ``meta.spans``, else None.
-
-    A span is ``[kind, start, end]``, ``[start, end]`` or an object with ``start``, in characters.
-    """
-    meta = row.meta.model_extra or {}
-    onset = meta.get("onset_chars")
-    spans = meta.get("spans")
-    starts = [onset] if onset is not None else [_start(span) for span in spans] if isinstance(spans, list) else []
-    known = [start for start in starts if type(start) is int and 0 <= start < len(row.content)]
-    return min(known, default=None) if row.unsafe else None
-
-
-def _start(span: object) -> object:
-    if isinstance(span, Mapping):
-        return span.get("start")
-    return next((part for part in span if type(part) is int), None) if isinstance(span, Sequence) else None
 
 
 async def stream_row(judge: Judge, sample: Sample) -> Streamed:

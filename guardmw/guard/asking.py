@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from guardmw.errors import GuardAnswerError, GuardError
 from guardmw.guard.families.base import Request
 from guardmw.guard.replies import usage_of
-from guardmw.guard.verdict import Position, Reading, positions_of, read
+from guardmw.guard.verdict import Reading, positions_of, read
 from guardmw.guard.wire import Deadline, Wire
 from guardmw.telemetry.chat import ChatSpan
 from guardmw.types import Check, TokenUsage
@@ -55,7 +55,7 @@ class Asker:
     async def _asked(self, request: Request, labels: Mapping[str, object], begun: str) -> Reading:
         answer = await self.send(request)
         if request.classify:
-            return read(_classified(answer, tuple(labels)), labels)
+            return _classified(answer, tuple(labels))
         return read(positions_of(choice_of(answer), chat=bool(request.messages)), labels, begun)
 
     async def send(self, request: Request) -> dict[str, Any]:
@@ -132,15 +132,20 @@ def choice_of(answer: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def written(choice: Mapping[str, Any], *, chat: bool) -> tuple[str, str]:
-    """What the guard wrote, and the thought that the server took out of it."""
+    """What the guard wrote to its end, and the thought that the server took out of it.
+
+    Raises GuardAnswerError when the guard was cut off.
+    """
+    if (finished := choice.get("finish_reason")) not in (None, "stop"):
+        raise GuardAnswerError(f"the guard was cut off before its end (finish_reason {finished!r})")
     message = choice.get("message") if chat else None
     if not isinstance(message, dict):
         return str(choice.get("text") or ""), ""
     return str(message.get("content") or ""), str(message.get("reasoning") or message.get("reasoning_content") or "")
 
 
-def _classified(answer: Mapping[str, Any], labels: tuple[str, ...]) -> tuple[Position, ...]:
-    """A classifier's probabilities as if it had decoded one token."""
+def _classified(answer: Mapping[str, Any], labels: tuple[str, ...]) -> Reading:
+    """A classifier's probabilities, by its labels as they are: one of them may begin another."""
     data = answer.get("data")
     first = data[0] if isinstance(data, list) and data and isinstance(data[0], dict) else {}
     numbers = first.get("probs")
@@ -157,7 +162,7 @@ def _classified(answer: Mapping[str, Any], labels: tuple[str, ...]) -> tuple[Pos
             f"the classifier calls its likeliest label {said!r}, configured is {likeliest!r}; list the labels in the "
             "order of its id2label"
         )
-    return (Position(likeliest, tuple(zip(labels, map(float, numbers), strict=True))),)
+    return Reading(dict(zip(labels, map(float, numbers), strict=True)))
 
 
 def _is_probability(number: object) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import math
 from dataclasses import replace
 
-from guardmw.guard.base import Guard
+from guardmw.guard.base import Guard, Preparing
 from guardmw.guard.verdict import in_band
 from guardmw.policy.schema import Policy
 from guardmw.telemetry.metrics import cascade_checked
@@ -41,6 +41,12 @@ class CascadeGuard:
     def escalation_rate(self) -> float:
         """Share of the checks judged so far that the second guard was asked about, 0 before the first check."""
         return self.escalated / self.judged if self.judged else 0.0
+
+    def prepare(self, policy: Policy) -> None:
+        """Lets both guards get ready for `policy`, those that can."""
+        for guard in (self.first, self.second):
+            if isinstance(guard, Preparing):
+                guard.prepare(policy)
 
     async def check(self, check: Check, policy: Policy) -> Verdict:
         """Judge `check`. Raises what the guards raise."""

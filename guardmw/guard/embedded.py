@@ -240,8 +240,8 @@ class PolicyVectors:
 def check_windows(check: Check, model: Model) -> list[Window]:
     """What of `check` is read: windows of word pieces, each with the end of what it answers; none when the text has
     no piece."""
-    windows = model.manifest.windows
-    context = model.words.ids(as_read(_answered(check)[-windows.context * CHARS_PER_PIECE :]))[-windows.context :]
+    size = model.manifest.windows.context
+    context = model.words.ids(as_read(_answered(check)[-size * CHARS_PER_PIECE :]))[-size:] if size else []
     return [Window(piece, context) for piece in _pieces(check, model)]
 
 

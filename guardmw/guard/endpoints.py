@@ -26,7 +26,8 @@ class Breaker:
     """Leaves a failing replica alone: after `MAX_FAILURES` in a row nobody calls it for a pause that doubles each time.
 
     When the pause is over one call goes through as a probe (half open); its success closes the breaker, its failure
-    begins the next pause. Times are seconds of any steady clock.
+    begins the next pause. Calls that were under way when it opened change nothing by failing. Times are seconds of any
+    steady clock.
     """
 
     failures: int = 0
@@ -51,6 +52,9 @@ class Breaker:
         self._probing_until_s = float("-inf")
 
     def failed(self, now_s: float) -> None:
+        probed = self._probing_until_s > float("-inf")
+        if self.open_until_s is not None and not probed:
+            return
         self.failures += 1
         if self.open_until_s is not None:
             self.pause_s = min(2 * self.pause_s, MAX_PAUSE_S)

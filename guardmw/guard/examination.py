@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
 
 from guardmw.errors import GuardConfigError, GuardContextError, GuardError
-from guardmw.guard.asking import GUESSED_CHARS_PER_TOKEN, Asker, choice_of, together, written
+from guardmw.guard.asking import Asker, choice_of, together, written
 from guardmw.guard.calibration import Calibration
 from guardmw.guard.families.base import CategoryQuery, Family, FollowUp, ReasoningQuery, Request, VerdictQuery
 from guardmw.guard.verdict import (
@@ -22,7 +22,7 @@ from guardmw.guard.verdict import (
     relative_shares,
     unsafe_logit,
 )
-from guardmw.guard.windows import Fit, windows_of
+from guardmw.guard.windows import Fit, bare, windows_of
 from guardmw.guard.wire import Deadline, Wire
 from guardmw.policy.schema import Policy
 from guardmw.types import Check, Finding, Surface, TokenUsage
@@ -31,39 +31,54 @@ __all__ = ["Examination", "Explain", "Memory"]
 
 logger = logging.getLogger("guardmw.guard")
 
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
 Explain = Literal["never", "uncertain", "always"]
 """When a guard reasons: `never`, when its verdict is near a threshold (`uncertain`), or `always`."""
 
 UNCERTAIN_LOGITS = 0.5
 REASONING_SHARE = 0.9
 """Share of the remaining time that reasons may take: a verdict is there already and must not be lost."""
-SAMPLE_CHARS = 4000
-MAX_SHRINKS = 4
 MAX_MEMORY = 256
 
 
 @dataclass
 class Memory:
-    """What a guard keeps between checks: the `fields` of every request, and how much text its context holds."""
+    """What a guard keeps between checks: the `fields` of every request, how much its context holds under a policy
+    (`fits`), and at how many characters a stream became too long for it (`refused`)."""
 
     fields: Mapping[str, object]
     fits: dict[tuple[str, Surface], Fit] = field(default_factory=dict)
+    refused: dict[tuple[str, Surface, str], int] = field(default_factory=dict)
     thresholds: dict[tuple[str, Surface], float] = field(default_factory=dict)
 
-    def keep(self, policy: Policy, surface: Surface, fit: Fit) -> None:
-        if len(self.fits) >= MAX_MEMORY:
-            self.fits.clear()
-        self.fits[policy.hash, surface] = fit
+    def keep(self, policy: Policy, check: Check, fit: Fit) -> None:
+        """`check` is too long for `fit`: so is whatever its stream becomes, which only grows."""
+        _put(self.fits, (policy.hash, check.surface), fit)
+        if check.stream_id is not None:
+            _put(self.refused, (policy.hash, check.surface, check.stream_id), len(check.content))
+
+    def surely_too_long(self, policy: Policy, check: Check) -> Fit | None:
+        """What the context holds when `check` can't fit; None when it may, which asking tells."""
+        fit = self.fits.get((policy.hash, check.surface))
+        refused = self.refused.get((policy.hash, check.surface, check.stream_id or ""))
+        known = refused is not None and len(check.content) >= refused
+        return fit if fit is not None and (known or fit.surely_shorter_than(check.content)) else None
 
     def lowest(self, policy: Policy, surface: Surface) -> float:
         """The lowest threshold of `policy` on `surface`: below it no category matters."""
         lowest = self.thresholds.get((policy.hash, surface))
         if lowest is None:
-            if len(self.thresholds) >= MAX_MEMORY:
-                self.thresholds.clear()
             lowest = min(policy.thresholds(category)[0] for category in policy.categories_on(surface))
-            self.thresholds[policy.hash, surface] = lowest
+            _put(self.thresholds, (policy.hash, surface), lowest)
         return lowest
+
+
+def _put(kept: dict[Key, Value], key: Key, value: Value) -> None:
+    if key not in kept and len(kept) >= MAX_MEMORY:
+        del kept[next(iter(kept))]
+    kept[key] = value
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +109,16 @@ class Examination:
 
     async def findings(self) -> tuple[Finding, ...]:
         """One finding per category on the check's surface. Raises GuardError."""
-        fit = self._memory.fits.get((self._policy.hash, self._check.surface))
-        if fit is not None and not fit.holds(self._check):
-            return await self._in_windows(fit)
-        try:
-            return self._found(await self._judge(self._check))
-        except GuardContextError as error:
-            return await self._in_windows(await self._measure(error))
+        fit = self._memory.surely_too_long(self._policy, self._check)
+        if fit is None:
+            try:
+                return self._found(await self._judge(self._check))
+            except GuardContextError as error:
+                fit = await self._measure(error)
+                self._memory.keep(self._policy, self._check, fit)
+        parts = await self._in_windows(self._check, fit)
+        windows, judged = zip(*parts, strict=True)
+        return self._found(_worst(judged), _note(windows, fit))
 
     async def _judge(self, check: Check) -> _Judged:
         queries = self._family.verdicts(check, self._policy)
@@ -110,7 +128,7 @@ class Examination:
         for query, reading in zip(queries, readings, strict=True):
             probability = self._probability(reading, query)
             shares = relative_shares(reading.mass, query.categories, query.about)
-            if not query.categories and len(query.about) > 1 and probability > self._memory.lowest(policy, surface):
+            if query.leaves_open and probability > self._memory.lowest(policy, surface):
                 shares = await self._shares(self._family.follow_up(check, self._policy), query.about)
             scores |= {category: probability * share for category, share in shares.items()}
         return await self._with_reasons(check, _Judged(scores))
@@ -124,7 +142,7 @@ class Examination:
             return dict.fromkeys(about, 1.0)
         if isinstance(follow_up, CategoryQuery):
             reading = await self._asker.reading(follow_up.request, follow_up.categories)
-            return relative_shares(reading.mass, follow_up.categories, about)
+            return relative_shares(reading.mass, follow_up.categories, about, follow_up.ignored)
         readings = await together(*(self._asker.reading(query.request, query.labels) for query in follow_up))
         alone = {
             query.about[0]: self._probability(reading, query)
@@ -168,29 +186,28 @@ class Examination:
             for category in self._policy.categories_on(self._check.surface)
         )
 
-    async def _in_windows(self, fit: Fit) -> tuple[Finding, ...]:
-        for _ in range(MAX_SHRINKS):
-            windows = windows_of(self._check, fit)
-            try:
-                judged = await together(*(self._judge(window) for window in windows))
-            except GuardContextError as error:
-                fit, last = fit.tighter(), error
-                continue
-            self._memory.keep(self._policy, self._check.surface, fit)
-            return self._found(_worst(judged), _note(windows, fit))
-        raise last
+    async def _in_windows(self, check: Check, fit: Fit) -> list[tuple[Check, _Judged]]:
+        parts = await together(*(self._window(window, fit) for window in windows_of(check, fit)))
+        return [each for part in parts for each in part]
+
+    async def _window(self, window: Check, fit: Fit) -> list[tuple[Check, _Judged]]:
+        """One window judged; in smaller ones where its text takes more tokens than most."""
+        tighter = fit.tighter()
+        try:
+            return [(window, await self._judge(window))]
+        except GuardContextError:
+            if tighter.too_small:
+                raise
+        return await self._in_windows(window, tighter)
 
     async def _measure(self, error: GuardContextError) -> Fit:
         """How much text fits. Raises `error` when the server doesn't say how long its context is, and
         GuardConfigError when the policy alone fills it."""
         if error.limit_tokens is None:
             raise error
-        bare = replace(self._check, content="", conversation=(), calls=self._check.calls[-1:])
-        sample = self._check.content[:SAMPLE_CHARS]
-        empty = await self._asker.count(self._longest_question(bare))
-        sampled = await self._asker.count(self._longest_question(replace(bare, content=sample)))
-        chars_per_token = len(sample) / (sampled - empty) if sampled > empty else GUESSED_CHARS_PER_TOKEN
-        fit = Fit(error.limit_tokens, empty, min(chars_per_token, 8.0))
+        known = self._memory.fits.get((self._policy.hash, self._check.surface))
+        empty = known.base_tokens if known else await self._asker.count(self._longest_question(bare(self._check)))
+        fit = Fit(error.limit_tokens, empty)
         if fit.too_small:
             raise GuardConfigError(
                 f"policy {self._policy.id!r} takes {empty} of the {error.limit_tokens} tokens of the guard's context "
@@ -215,6 +232,7 @@ def _worst(judged: Sequence[_Judged]) -> _Judged:
 def _note(windows: Sequence[Check], fit: Fit) -> str:
     longest = max(len(window.content) for window in windows)
     return (
-        f"judged in overlapping windows of up to {longest} characters ({len(windows)} in this check): the text is "
-        f"longer than the guard's context of {fit.limit_tokens} tokens"
+        f"judged in overlapping windows of up to {longest} characters ({len(windows)} in this check), each with the "
+        "newest part of the conversation and without earlier calls: all of it is longer than the guard's context of "
+        f"{fit.limit_tokens} tokens"
     )

@@ -30,7 +30,7 @@ class Failure(Exception):
     """One attempt failed with `error`; it never leaves the client.
 
     `elsewhere`: another replica may do better. `again`: so may the same one, later. `broken`: the replica itself is at
-    fault. `retry_after_s`: how long it asked to be left alone.
+    fault. `missing`: it knows no such model or route. `retry_after_s`: how long it asked to be left alone.
     """
 
     def __init__(
@@ -40,11 +40,12 @@ class Failure(Exception):
         elsewhere: bool = True,
         again: bool = True,
         broken: bool = False,
+        missing: bool = False,
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(str(error))
         self.error, self.elsewhere, self.again = error, elsewhere, again
-        self.broken, self.retry_after_s = broken, retry_after_s
+        self.broken, self.missing, self.retry_after_s = broken, missing, retry_after_s
 
 
 def failure_of(status: int, headers: Mapping[str, str], content: bytes, server: str) -> Failure:
@@ -63,7 +64,7 @@ def failure_of(status: int, headers: Mapping[str, str], content: bytes, server: 
             refused = f"{server} refuses the guard's key ({status}); check `api_key`"
             return Failure(GuardConfigError(refused), elsewhere=False)
         case 404:
-            return Failure(GuardConfigError(_not_found(said, server)), again=False)
+            return Failure(GuardConfigError(_not_found(said, server)), again=False, missing=True)
         case _ if 400 <= status < 500:
             refused = f"{server} refuses the guard's request ({status}): {said or 'it does not say why'}"
             return Failure(GuardConfigError(refused), elsewhere=False)
@@ -131,11 +132,11 @@ def _retry_after_s(value: str | None) -> float | None:
     """Seconds in a ``Retry-After`` header (a number or a date), None when it says nothing usable."""
     if value is None:
         return None
-    if value.strip().isdigit():
+    if value.strip().isdecimal():
         return float(value)
     try:
         until = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     aware = until if until.tzinfo is not None else until.replace(tzinfo=UTC)
     return max(0.0, (aware - datetime.now(UTC)).total_seconds())

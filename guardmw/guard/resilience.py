@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from weakref import WeakKeyDictionary
 
 from asyncio_throttle.throttler import Throttler
@@ -12,6 +15,27 @@ from guardmw.errors import GuardAnswerError, GuardError, GuardOverloadedError, G
 from guardmw.guard.base import Guard
 from guardmw.policy.schema import Policy
 from guardmw.types import Check, Verdict
+
+_running: ContextVar[tuple[str, float] | None] = ContextVar("guardmw_running_check", default=None)
+"""Id and end of the check that a runner waits for. With the id, since tasks that a check starts may outlive it."""
+
+
+def ends_at_s(check: Check, policy: Policy) -> float:
+    """When a guard must have judged `check`, on the event loop's clock: the end that its runner set, which counts
+    waiting too, or without a runner `policy`'s whole deadline from now."""
+    running = _running.get()
+    if running is not None and running[0] == check.id:
+        return running[1]
+    return asyncio.get_running_loop().time() + policy.limits.deadline_ms / 1000
+
+
+@contextmanager
+def _ending(check: Check, until_s: float) -> Iterator[None]:
+    token = _running.set((check.id, until_s))
+    try:
+        yield
+    finally:
+        _running.reset(token)
 
 
 class GuardRunner:
@@ -33,11 +57,13 @@ class GuardRunner:
         deadline_s = policy.limits.deadline_ms / 1000
         waiting = True
         try:
-            async with asyncio.timeout(deadline_s):
+            until_s = asyncio.get_running_loop().time() + deadline_s
+            async with asyncio.timeout_at(until_s):
                 await self._rate(check.agent, policy)
                 async with self._slot():
                     waiting = False
-                    verdict = await self.guard.check(check, policy)
+                    with _ending(check, until_s):
+                        verdict = await self.guard.check(check, policy)
         except TimeoutError as error:
             if waiting:
                 raise GuardOverloadedError(

@@ -60,7 +60,7 @@ def client_options(model: str, kind: Kind) -> str:
     """What a client must know beside url and name, as the end of a query: ``&family=classifier&labels=safe,unsafe``."""
     if kind != "classifier":
         return ""
-    labels = ",".join(quote(label, safe="") for label in _labels(model))
+    labels = ",".join(quote(label.replace(",", "\\,"), safe="") for label in _labels(model))
     return "&family=classifier" + (f"&labels={labels}" if labels else "")
 
 

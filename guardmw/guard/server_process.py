@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from guardmw.errors import GuardServerError
+from guardmw.guard.wire import sendable
 
 __all__ = ["ServerProcess"]
 
@@ -31,6 +32,8 @@ POLL_S = 0.25
 ANSWER_S = 2.0
 KEPT_LINES = 30
 STOP_S = 15.0
+# A proxy from the environment doesn't know the servers of this machine.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class ServerProcess:
@@ -76,12 +79,13 @@ class ServerProcess:
     def ask(self, url: str, body: dict[str, Any], timeout_s: float) -> int:
         """Posts `body` as JSON and returns the status of the answer.
 
-        Raises GuardServerError, with the last lines of the log, when there is no answer in time.
+        Raises GuardServerError, with the last lines of the log, when there is no answer in time, and GuardConfigError
+        when the key in the environment can't be sent.
         """
         data = json.dumps(body).encode()
         request = urllib.request.Request(url, data, {"Content-Type": "application/json", **self._key()})  # noqa: S310
         try:
-            with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310
+            with _DIRECT.open(request, timeout=timeout_s) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as refusal:
             return refusal.code
@@ -119,11 +123,11 @@ class ServerProcess:
 
     def _key(self) -> dict[str, str]:
         key = self._env.get("VLLM_API_KEY")
-        return {"Authorization": f"Bearer {key}"} if key else {}
+        return {"Authorization": sendable(f"Bearer {key}")} if key else {}
 
     def _healthy(self) -> bool:
         try:
-            with urllib.request.urlopen(self._health_url, timeout=ANSWER_S) as answer:  # noqa: S310
+            with _DIRECT.open(self._health_url, timeout=ANSWER_S) as answer:
                 return bool(answer.status == 200)
         except (OSError, urllib.error.URLError):
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,7 +114,9 @@ def _filled(key: str, value: str) -> str:
 
 
 def _listed(value: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in value.split(",") if part.strip())
+    """The parts of a list; a comma behind a backslash belongs to its part."""
+    parts = (part.replace("\\,", ",").strip() for part in re.split(r"(?<!\\),", value))
+    return tuple(part for part in parts if part)
 
 
 def _number(key: str, value: str, kind: Callable[[str], Any]) -> Any:

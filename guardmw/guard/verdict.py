@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,8 @@ MIN_COVERAGE = 0.5
 MAX_UNRESOLVED = 0.1
 """Most probability that may stay with beginnings which several labels share."""
 FLOOR = 1e-9
+_END = re.compile("(?:\\s|</s>|<eos>|<end_of_turn>|<[|\uff5c][^<>\\s]{1,40}[|\uff5c]>)*\\Z")
+"""What may stand behind a verdict: nothing that a guard still had to say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Reading:
     """
 
     mass: dict[str, float]
-    floor: float
+    floor: float = FLOOR
     open: list[tuple[str, float]] = field(default_factory=list)
 
     def add(self, other: Reading, weight: float) -> None:
@@ -60,9 +62,16 @@ class Reading:
         for label, mass in other.mass.items():
             self.mass[label] += weight * mass / covered
         self.open += [(text, weight * mass / covered) for text, mass in other.open]
+        self.floor = max(self.floor, weight * min(1.0, other.floor / covered))
 
     def checked(self, guard: str) -> Reading:
-        """The reading itself when it says enough. Raises GuardAnswerError when the labels are hardly covered."""
+        """The reading itself when it says enough. Raises GuardAnswerError when the labels are hardly covered, or when
+        one that isn't listed may hold much."""
+        if self.floor > MAX_UNRESOLVED and min(self.mass.values()) < self.floor:
+            raise GuardAnswerError(
+                f"guard {guard!r} may put up to {self.floor:.0%} on a label that its server's logprobs don't list; the "
+                "server must give the `top_logprobs` it is asked for (vLLM: leave --max-logprobs at 20 or more)"
+            )
         unresolved = sum(mass for _, mass in self.open)
         covered = sum(self.mass.values())
         if covered + unresolved < MIN_COVERAGE:
@@ -143,8 +152,9 @@ def read(positions: Sequence[Position], labels: Iterable[str], begun: str = "") 
 
 
 def _floor(position: Position) -> float:
-    least = min(probability for _, probability in position.alternatives)
-    return max(FLOOR, least) if len(position.alternatives) > 2 else FLOOR
+    """The most that a token can have which isn't listed: no more than the least listed one, nor than what is left."""
+    listed = [probability for _, probability in position.alternatives]
+    return max(FLOOR, min(*listed, 1 - sum(listed)))
 
 
 def _meaning(text: str, names: Mapping[str, str]) -> str | bool:
@@ -173,21 +183,30 @@ def unsafe_logit(reading: Reading, labels: Mapping[str, float]) -> float:
 
 
 def relative_shares(
-    mass: Mapping[str, float], categories: Mapping[str, Sequence[str]], about: Sequence[str]
+    mass: Mapping[str, float],
+    categories: Mapping[str, Sequence[str]],
+    about: Sequence[str],
+    ignored: Collection[str] = (),
 ) -> dict[str, float]:
-    """For each category of `about` its share in [0, 1], the likeliest one's being 1.
+    """For each category of `about` its share in [0, 1], the likeliest one's being 1, less what `ignored` labels hold.
 
     The likeliest category thus carries the whole probability of the text being unsafe: a verdict that hesitates
     between two categories isn't lost between them. When no label tells a category, every one gets it.
     """
+    kept = _share_outside(mass, ignored)
     shares = dict.fromkeys(about, 0.0)
     for label, share in mass.items():
         for category in categories.get(label, ()):
             shares[category] = shares.get(category, 0.0) + share
     highest = max(shares.values(), default=0.0)
     if highest <= 0:
-        return dict.fromkeys(about, 1.0)
-    return {category: share / highest for category, share in shares.items()}
+        return dict.fromkeys(about, kept)
+    return {category: kept * share / highest for category, share in shares.items()}
+
+
+def _share_outside(mass: Mapping[str, float], ignored: Collection[str]) -> float:
+    total = sum(mass.values())
+    return 1 - sum(mass[label] for label in ignored) / total if ignored and total > 0 else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,19 +219,27 @@ class Reasoned:
 
 
 def parse_reasoning(text: str, query: ReasoningQuery, thought: str = "") -> Reasoned:
-    """The verdict in `text`; `thought` is what the server separated from it. The last verdict counts.
+    """The verdict that `text` ends with, behind a closed thought; `thought` is what the server separated from it.
 
     Raises GuardAnswerError when there is none: cut off, garbled, or of another format.
     """
-    found = next(reversed(list(query.answer.finditer(text))), None)
+    reasons = query.thought.match(text)
+    if reasons is None and not thought.strip():
+        raise GuardAnswerError(f"the guard's reasoning has no thought that ends: …{text[-120:]!r}")
+    found = _last(query.answer, text, reasons.end() if reasons else 0)
     label = _known(found.group("label"), query.labels) if found else None
     if found is None or label is None:
         raise GuardAnswerError(f"the guard's reasoning ends without a verdict: …{text[-120:]!r}")
     named = found.groupdict().get("category")
     category = _known(named.strip(), query.categories) if named else None
-    reasons = query.thought.search(text)
     said = (reasons.group("thought") if reasons else thought).strip()
     return Reasoned(label, query.categories[category] if category else (), said)
+
+
+def _last(answer: re.Pattern[str], text: str, start: int = 0) -> re.Match[str] | None:
+    """Where `answer` closes `text`; None when more is said behind it: then it was quoted, not given."""
+    found = next(reversed(list(answer.finditer(text, start))), None)
+    return found if found and _END.match(text, found.end()) else None
 
 
 def _known(said: str, names: Iterable[str]) -> str | None:
@@ -221,15 +248,15 @@ def _known(said: str, names: Iterable[str]) -> str | None:
 
 
 def at_character(positions: Sequence[Position], answer: re.Pattern[str]) -> tuple[Position, ...]:
-    """The decoded places from the last label that `answer` finds on; the first begins with the label itself.
+    """The decoded places from the label of the closing `answer` on; the first begins with the label itself.
 
-    Raises GuardAnswerError when the decoded tokens don't spell such an answer.
+    Raises GuardAnswerError when the decoded tokens don't end with such an answer.
     """
     spelled = "".join(position.taken for position in positions)
-    found = list(answer.finditer(spelled))
-    if not found:
+    found = _last(answer, spelled)
+    if found is None:
         raise GuardAnswerError("the tokens of the guard's reasoning don't spell its verdict")
-    start, passed = found[-1].start("label"), 0
+    start, passed = found.start("label"), 0
     for place, position in enumerate(positions):
         if passed + len(position.taken) > start:
             return (_without(position, start - passed), *positions[place + 1 :])

@@ -13,6 +13,7 @@ from guardmw.guard.endpoints import endpoints
 from guardmw.guard.examination import Examination, Explain, Memory
 from guardmw.guard.families import Family, family_named
 from guardmw.guard.families.taxonomy import LabelMap
+from guardmw.guard.resilience import ends_at_s
 from guardmw.guard.wire import Deadline, Wire
 from guardmw.policy.schema import Policy
 from guardmw.types import Check, Verdict
@@ -37,7 +38,7 @@ class VllmGuard:
 
     Every check gives one finding per category on its surface. The likeliest category carries P(unsafe), the others
     their share of it; while P(unsafe) is below every threshold, the category isn't asked for and all carry it, as an
-    upper bound. A text longer than the model's context is judged in overlapping windows, and the rationale says so.
+    upper bound. What is longer than the model's context is judged in overlapping windows, and the rationale says so.
 
     Building it loads httpx and, for https, the machine's certificates; checks block nothing.
 
@@ -72,7 +73,7 @@ class VllmGuard:
         self.version = self._version()
 
     async def check(self, check: Check, policy: Policy) -> Verdict:
-        """Judge `check` within the policy's deadline.
+        """Judge `check` within the policy's deadline, or what waiting for its turn left of it.
 
         Raises GuardTimeoutError, GuardConnectionError (server down or failing), GuardOverloadedError (429, 503),
         GuardAnswerError (no verdict in the answer), GuardConfigError (unknown model, refused key, policy longer than
@@ -105,7 +106,7 @@ class VllmGuard:
         if not policy.categories_on(check.surface):
             return Verdict(guard=self.name, guard_version=self.version)
         started = time.perf_counter()
-        deadline = Deadline.within(policy.limits.deadline_ms / 1000)
+        deadline = Deadline(ends_at_s(check, policy), policy.limits.deadline_ms / 1000)
         examination = Examination(
             check, policy, self.family, self._wire, self._memory,
             calibration=self.calibration, model=self.model, deadline=deadline, explain=explain, guard=self.name,

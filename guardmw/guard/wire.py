@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -27,7 +28,7 @@ from guardmw.guard.replies import Failure, failure_of, models_in, parsed
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Deadline", "Wire"]
+__all__ = ["Deadline", "Wire", "sendable"]
 
 ROUNDS = 3
 FIRST_PAUSE_S = 0.02
@@ -36,32 +37,37 @@ KEEP_ALIVE_S = 4.0
 MAX_CONNECTIONS = 256
 LAST_SHARE = 0.97
 """Share of the remaining time that the last replica gets, so that our own error comes before the caller's deadline."""
+FAIR_SHARE = 0.1
+"""A replica that didn't answer in less of the deadline isn't blamed: the check had waited for its turn too long."""
+_SENDABLE = re.compile(r"[!-~]+ [!-~]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """When an answer must be there, on the event loop's clock; `allowed_s` is for messages."""
+    """When one check's answers must be there, on the event loop's clock, of `allowed_s` that it had in all; and the
+    URLs of the replicas that its failures were counted against."""
 
     until_s: float
     allowed_s: float
-
-    @classmethod
-    def within(cls, allowed_s: float) -> Deadline:
-        return cls(asyncio.get_running_loop().time() + allowed_s, allowed_s)
+    blamed: set[str] = field(default_factory=set)
 
     def left_s(self) -> float:
         return self.until_s - asyncio.get_running_loop().time()
 
 
 class Wire:
-    """The connections to `endpoints`; one client per event loop. `headers` go with every request."""
+    """The connections to `endpoints`; one client per event loop. `headers` go with every request.
+
+    Raises GuardConfigError when httpx is missing or a header can't be sent.
+    """
 
     def __init__(
         self, endpoints: tuple[Endpoint, ...], headers: Mapping[str, str], transport: httpx.AsyncBaseTransport | None
     ) -> None:
         self._httpx = _httpx()
         self.endpoints = endpoints
-        self._headers = {"content-type": "application/json", "accept": "application/json", **headers}
+        given = {name: sendable(value) for name, value in headers.items()}
+        self._headers = {"content-type": "application/json", "accept": "application/json", **given}
         self._transport = transport
         # Read here, not on first use: reading certificates would block the event loop.
         secure = any(endpoint.url.startswith("https") for endpoint in endpoints)
@@ -138,18 +144,18 @@ class Wire:
         others: bool,
     ) -> dict[str, Any]:
         """One replica's answer. Raises Failure; tells the replica's breaker what came of it."""
-        share = 0.5 if others else LAST_SHARE
+        allowed_s = max(0.001, deadline.left_s() * (0.5 if others else LAST_SHARE))
         breaker = endpoint.breaker
         try:
-            async with asyncio.timeout(max(0.001, deadline.left_s() * share)):
+            async with asyncio.timeout(allowed_s):
                 answer = await self._exchange(endpoint, path, body, headers)
         except TimeoutError as error:
-            breaker.failed(asyncio.get_running_loop().time())
+            _blame(endpoint, deadline, fair=allowed_s >= deadline.allowed_s * FAIR_SHARE)
             late = GuardTimeoutError(endpoint.shown, deadline.allowed_s)
             raise Failure(late, elsewhere=True, again=False) from error
         except Failure as failure:
             if failure.broken:
-                breaker.failed(asyncio.get_running_loop().time())
+                _blame(endpoint, deadline)
             else:
                 breaker.succeeded()
             raise
@@ -162,9 +168,16 @@ class Wire:
     async def _exchange(
         self, endpoint: Endpoint, path: str, body: dict[str, Any], headers: dict[str, str]
     ) -> dict[str, Any]:
-        if body.get("model") is None and path != "/tokenize":
-            body = {**body, "model": endpoint.model or await self._served_model(endpoint)}
-        return await self._call("POST", endpoint, path, body, headers)
+        if body.get("model") is not None or path == "/tokenize":
+            return await self._call("POST", endpoint, path, body, headers)
+        model = endpoint.model or await self._served_model(endpoint)
+        try:
+            return await self._call("POST", endpoint, path, {**body, "model": model}, headers)
+        except Failure as failure:
+            # The server may have come back with another model since we asked.
+            if not failure.missing or (serves := await self._served_model(endpoint)) == model:
+                raise
+        return await self._call("POST", endpoint, path, {**body, "model": serves}, headers)
 
     async def _served_model(self, endpoint: Endpoint) -> str:
         served = models_in(await self._call("GET", endpoint, "/v1/models", None, {}))
@@ -218,6 +231,31 @@ class Wire:
                 trust_env=False,
             )
         return client
+
+
+def sendable(value: str) -> str:
+    """The header `value`, a word and a key, without the space around the key: files end in a newline.
+
+    Raises GuardConfigError, which doesn't show it, when it can't be sent: httpx would show it in an error of its own.
+    """
+    word, _, key = value.partition(" ")
+    stripped = f"{word} {key.strip()}"
+    if not _SENDABLE.fullmatch(stripped):
+        raise GuardConfigError(
+            "the guard's key can't be sent: it is empty, or holds a space, a line break or another character that is "
+            "not ASCII; check `api_key` and the environment variable it comes from"
+        )
+    return stripped
+
+
+def _blame(endpoint: Endpoint, deadline: Deadline, *, fair: bool = True) -> None:
+    """Counts a failure of `endpoint`, once per check: a text that breaks servers must not cut all others off."""
+    breaker = endpoint.breaker
+    if fair and not (breaker.closed() and endpoint.url in deadline.blamed):
+        deadline.blamed.add(endpoint.url)
+        breaker.failed(asyncio.get_running_loop().time())
+    else:
+        breaker.abandoned()
 
 
 def _httpx() -> Any:

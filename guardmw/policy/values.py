@@ -1,9 +1,10 @@
 """Which texts repeat something that a tool returned: fingerprints of its values, looked up in arguments.
 
-A text is read as its runs of letters and digits, without case, so that ``4111-1111`` and ``41111111`` are the same.
-Short values count whole; of long ones every `WINDOW` words in a row, and what looks like data in them: whatever holds
-a digit or an ``@``, and names (capitalised words in a row). This finds copies, however they are separated, and no
-paraphrase, no encoding, and no single common word.
+A text is read as a reader sees it, as its runs of letters and digits, without case, so that ``4111-1111`` and
+``41111111`` are the same, in full-width digits too. In arguments the keys of objects are read as well, but for single
+words. Short values count whole; of long ones every `WINDOW` words in a row, and what looks like data in them: whatever
+holds a digit or an ``@``, and names (capitalised words in a row). This finds copies, however they are separated, and
+no paraphrase, no encoding, no single common word, and none that is split over several values.
 """
 
 from __future__ import annotations
@@ -12,12 +13,21 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
+
+from guardmw.policy.normalize import normalize
 
 WINDOW = 5
 """So many words in a row of a long value are recognised; shorter values count whole."""
 
 MAX_PIECES = 12
-"""A value is recognised in arguments that write it in so many pieces at most."""
+"""A value is recognised in arguments that write it in so many pieces at most, unless the pieces are short."""
+
+SHORT = 4
+"""Pieces of so many characters are put together as long as something known may come of them."""
+
+MAX_SPELLED = 128
+"""A value that is longer is not recognised in such short pieces; this keeps reading linear."""
 
 MIN_CHARS = 4
 """Shorter values are too common to tell anything."""
@@ -35,6 +45,7 @@ class Values:
 
     sets: tuple[frozenset[str], ...] = ()
     full: bool = False
+    longest: int = 0
 
     def adding(self, result: str, known: str = "") -> Values:
         """With the values of `result`, without those that stand in `known` already."""
@@ -47,13 +58,15 @@ class Values:
             sets[-1] = sets[-1] | last
         if sum(map(len, sets)) > MAX_FINGERPRINTS:
             return Values(full=True)
-        return Values(tuple(sets))
+        return Values(tuple(sets), longest=max([self.longest, *map(len, fresh)]))
 
     def repeated_in(self, text: str) -> bool:
         """Whether `text` repeats one of the values. Linear in `text`."""
         if self.full:
             return bool(text)
-        return bool(self.sets) and any(piece in known for piece in _pieces(text) for known in self.sets)
+        return bool(self.sets) and any(
+            piece in known for piece in _pieces(text, min(self.longest, MAX_SPELLED)) for known in self.sets
+        )
 
 
 def _fingerprints(result: str) -> Iterator[str]:
@@ -68,16 +81,27 @@ def _fingerprints(result: str) -> Iterator[str]:
                 yield from _long_enough("".join(_words(data)))
 
 
-def _pieces(text: str) -> Iterator[str]:
-    """Every row of 1 to MAX_PIECES words of `text`, joined, of each plain value in it when it is JSON."""
-    for leaf in _leaves(text):
-        words = _words(leaf)
-        for start in range(len(words)):
-            joined = ""
-            for word in words[start : start + MAX_PIECES]:
-                joined += word
-                if len(joined) >= MIN_CHARS:
-                    yield joined
+def _pieces(text: str, longest: int = 0) -> Iterator[str]:
+    """Every row of words of `text`, joined, of each plain value and key in it when it is JSON: of MAX_PIECES words at
+    most, or of short ones with `longest` characters together."""
+    parts = _parse(text)
+    for leaf in _plain(parts):
+        yield from _rows(_words(leaf), longest)
+    for key in _keys(parts):
+        names = {word for word in _words(key) if word.isalpha()}  # a single word is what most fields are called by
+        yield from (row for row in _rows(_words(key), longest) if row not in names)
+
+
+def _rows(words: list[str], longest: int) -> Iterator[str]:
+    for start in range(len(words)):
+        joined = ""
+        for place in range(start, len(words)):
+            word = words[place]
+            if place - start >= MAX_PIECES and (len(word) > SHORT or len(joined) >= longest):
+                break
+            joined += word
+            if len(joined) >= MIN_CHARS:
+                yield joined
 
 
 def _long_enough(word: str) -> Iterator[str]:
@@ -91,17 +115,35 @@ def _words(text: str) -> list[str]:
 
 def _leaves(text: str) -> Iterator[str]:
     """The plain values in `text` when it is a JSON object or list, else its lines."""
+    return _plain(_parse(text))
+
+
+def _parse(text: str) -> Any:
     try:
-        waiting = [json.loads(text)] if text.lstrip()[:1] in ("{", "[") else text.splitlines()
+        return json.loads(text) if text.lstrip()[:1] in ("{", "[") else text.splitlines()
     except (ValueError, RecursionError):
-        waiting = text.splitlines()
+        return text.splitlines()
+
+
+def _plain(parts: Any) -> Iterator[str]:
+    for part in _within(parts):
+        if not isinstance(part, dict | list | bool | None):
+            yield normalize(str(part)).text
+
+
+def _keys(parts: Any) -> Iterator[str]:
+    for part in _within(parts):
+        if isinstance(part, dict):
+            yield from (normalize(key).text for key in part)
+
+
+def _within(parts: Any) -> Iterator[Any]:
+    """`parts` and all that is in them; a loop, since models can nest deeper than Python recurses."""
+    waiting = [parts]
     while waiting:
-        match waiting.pop():
-            case dict() as mapping:
-                waiting.extend(mapping.values())
-            case list() as items:
-                waiting.extend(items)
-            case None | bool():
-                continue
-            case leaf:
-                yield str(leaf)
+        part = waiting.pop()
+        yield part
+        if isinstance(part, dict):
+            waiting.extend(part.values())
+        elif isinstance(part, list):
+            waiting.extend(part)

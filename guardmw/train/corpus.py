@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -17,11 +17,11 @@ from guardmw.guard.lookalikes import as_read
 from guardmw.guard.wordpiece import WordPiece
 from guardmw.train.calls import live_text
 from guardmw.train.dataset import Row, surface_of
-from guardmw.train.pairs import CategoryText, label_matrix, usable
+from guardmw.train.pairs import CategoryText, label_matrix, unusable
 from guardmw.train.written import WRITTEN
 from guardmw.types import SURFACES
 
-__all__ = ["BENIGN", "Corpus", "Example", "everyday", "read_example", "sample", "window_of"]
+__all__ = ["BENIGN", "Corpus", "Example", "at_most", "everyday", "read_example", "sample", "sort_out", "window_of"]
 
 BENIGN = "benign_"
 SHARES = {WRITTEN: 2.5, BENIGN: 2.0}
@@ -57,10 +57,28 @@ def read_example(row: Row, words: WordPiece) -> Example:
     return Example(row, content, context[-CONTEXT:])
 
 
+def sort_out(rows: Iterable[Row], own: Collection[str] = ()) -> tuple[list[Row], Counter[tuple[str, str]]]:
+    """The rows that can be learned from, and how many others there are by reason and source; `own` as for
+    `unusable`."""
+    kept: list[Row] = []
+    left_out: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        if why := unusable(row, own):
+            left_out[why, row.source] += 1
+        else:
+            kept.append(row)
+    return kept, left_out
+
+
 def sample(rows: Iterable[Row], limit: int, seed: int) -> list[Row]:
-    """The usable rows, at most `limit` of each source."""
+    """The rows that can be learned from, at most `limit` of each source."""
+    return at_most(limit, sort_out(rows)[0], seed)
+
+
+def at_most(limit: int, rows: Iterable[Row], seed: int) -> list[Row]:
+    """Some `rows`, at most `limit` of each source."""
     by_source: dict[str, list[Row]] = {}
-    for row in filter(usable, rows):
+    for row in rows:
         by_source.setdefault(row.source, []).append(row)
     chosen = []
     for _, found in sorted(by_source.items()):
@@ -82,7 +100,8 @@ def everyday(seed: int, frames_per_act: int = 3) -> list[Row]:
 
 
 class Corpus:
-    """Examples, their labels under every category, and the chance with which each is drawn."""
+    """Examples, their labels under every category, and the chance with which each is drawn; `unread` rows have no word
+    piece and are no examples."""
 
     def __init__(self, rows: Sequence[Row], categories: Sequence[CategoryText], words: WordPiece) -> None:
         labels, kinds = label_matrix(rows, categories)
@@ -93,6 +112,7 @@ class Corpus:
             for example, kind in zip(read, kinds, strict=True)
             if example.content
         ]
+        self.unread = len(rows) - len(self.examples)
         self.unsafe = np.array([example.row.unsafe for example in self.examples])
         self._chances = [_chances(self.examples, self.unsafe == side) for side in (False, True)]
 
@@ -118,7 +138,7 @@ def _chances(examples: Sequence[Example], among: NDArray[np.bool_]) -> NDArray[n
         counts[group] ** -0.5 * _share(group[0]) if chosen else 0.0
         for group, chosen in zip(groups, among, strict=True)
     ])  # fmt: skip
-    return weights / weights.sum()
+    return weights / (weights.sum() or 1.0)
 
 
 def _share(source: str) -> float:

@@ -16,11 +16,24 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from guardmw.errors import GuardmwError
 from guardmw.types import Surface
 
-__all__ = ["DatasetError", "Row", "Task", "Taxonomy", "read_folder", "read_rows", "read_taxonomies", "surface_of"]
+__all__ = [
+    "UNSPECIFIED",
+    "DatasetError",
+    "Row",
+    "Task",
+    "Taxonomy",
+    "read_folder",
+    "read_rows",
+    "read_taxonomies",
+    "surface_of",
+]
 
 Task = Literal["prompt", "response", "tool_call", "tool_result", "trajectory"]
 """What the content of a row is: a user's `prompt`, a model's `response`, a `tool_call`, a `tool_result`, or the whole
 `trajectory` of an agent's run."""
+
+UNSPECIFIED = "unspecified"
+"""The category of rows whose source doesn't say which one: nothing that a text could be judged by."""
 
 SUFFIX = ".jsonl.gz"
 

@@ -2,7 +2,7 @@
 
 Read top to bottom: gather, tune, export, calibrate, measure, write. What it leaves out: of a text longer than one
 window only the first is learned from (and, of a harmless one, a window from further inside), and rows whose label hangs
-on something that the text doesn't show (`pairs.usable`).
+on something that the text doesn't show (`pairs.unusable`), which are counted in the log.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -22,12 +23,12 @@ from guardmw.guard.encoder import MANIFEST, FileHash, Manifest, Model, TextEncod
 from guardmw.guard.wordpiece import WordPiece
 from guardmw.policy.load import bundled_ids, load_policies
 from guardmw.policy.schema import Policy
-from guardmw.train.corpus import CONTENT, CONTEXT, STREAMED, Corpus, everyday, sample
-from guardmw.train.dataset import DatasetError, read_folder, read_taxonomies
+from guardmw.train.corpus import CONTENT, CONTEXT, STREAMED, Corpus, at_most, everyday, sort_out
+from guardmw.train.dataset import DatasetError, Row, read_folder, read_taxonomies
 from guardmw.train.encoder import export_encoder, load_encoder, write_vocabulary
 from guardmw.train.head import export_head
-from guardmw.train.measure import calibrate, measure, score, shift_by_quantisation
-from guardmw.train.pairs import CategoryText, category_texts
+from guardmw.train.measure import calibrate, check_dev, measure, score, shift_by_quantisation
+from guardmw.train.pairs import CategoryText, category_texts, own_categories
 from guardmw.train.tuning import Tuner, Tuning
 from guardmw.train.written import written_rows
 
@@ -36,6 +37,7 @@ __all__ = ["WINDOWS", "Settings", "train_embedded"]
 WINDOWS = Windows(size=CONTENT + 2, overlap=32, stream_size=STREAMED + 2, look_back=8, context=CONTEXT)
 QUANTISATION_SAMPLE = 400
 CHECKPOINT = "checkpoint.pt"
+NAMED_SOURCES = 5
 
 Tell = Callable[[str], None]
 Progress = Callable[[int, int, float], None]
@@ -68,7 +70,8 @@ def train_embedded(settings: Settings, tell: Tell, progress: Progress) -> Manife
     """Train, calibrate, and write a folder of weights to ``settings.out``; what `manifest.json` there says.
 
     Files arrive one by one, the manifest last: a guard that is built meanwhile reports damage, never mixes weights.
-    Raises DatasetError for unusable data or a checkpoint of another run, OSError or ValueError for an unusable encoder.
+    Raises DatasetError for unusable data or a checkpoint that is damaged or another run's, OSError or ValueError for an
+    unusable encoder.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings.out.parent) as temporary:
@@ -76,26 +79,55 @@ def train_embedded(settings: Settings, tell: Tell, progress: Progress) -> Manife
         encoder = load_encoder(settings.encoder)
         write_vocabulary(settings.encoder, folder / "vocab.txt")
         words = WordPiece((folder / "vocab.txt").read_text("utf-8"))
-        texts = category_texts(read_taxonomies(settings.data / "taxonomies.json"))
-        train = _corpus(settings, "train", texts, words)
+        texts, train, dev = _gathered(settings, words, tell)
+        check_dev(dev)
         tell(f"{len(train.examples)} texts under {len(texts)} categories")
-        tuner = Tuner(encoder, train, texts, words, settings.tuning)
+        shared: dict[str, str | int] = {"encoder": settings.base, "limit": settings.limit}
+        tuner = Tuner(encoder, train, texts, words, settings.tuning, shared)
         _tune(settings, tuner, tell, progress)
         export_encoder(tuner.encoder.cpu(), folder)
         export_head(tuner.head.cpu(), folder / "head.onnx")
         tell("calibrating on dev")
-        manifest = _calibrated(settings, folder, texts, _corpus(settings, "dev", texts, words))
+        manifest = _calibrated(settings, folder, texts, dev)
         _publish(folder, settings.out, manifest)
     (settings.out / CHECKPOINT).unlink(missing_ok=True)
     return manifest
 
 
-def _corpus(settings: Settings, part: str, texts: list[CategoryText], words: WordPiece) -> Corpus:
+def _gathered(settings: Settings, words: WordPiece, tell: Tell) -> tuple[list[CategoryText], Corpus, Corpus]:
+    """The categories, and the texts of train and dev under them."""
+    taxonomies = read_taxonomies(settings.data / "taxonomies.json")
+    rows = _rows(settings, "train", own_categories(taxonomies), tell)
+    if not any(row.unsafe for row in rows):
+        raise DatasetError(
+            f"{settings.data / 'train'} holds no unsafe row that can be learned from. "
+            "Its rows must name categories of taxonomies.json; the lines above count what was left out."
+        )
+    texts = category_texts(taxonomies, rows)
     seed = settings.tuning.seed
-    rows = sample(read_folder(settings.data / part), settings.limit, seed)
-    if part == "train":
-        rows += [*everyday(seed), *written_rows()]
-    return Corpus(rows, texts, words)
+    train = Corpus([*rows, *everyday(seed), *written_rows()], texts, words)
+    own = {category.key for category in texts if category.key and category.siblings}
+    dev = Corpus(_rows(settings, "dev", own, tell), texts, words)
+    for part, corpus in (("train", train), ("dev", dev)):
+        if corpus.unread:
+            tell(f"{part}: {corpus.unread} rows left out, no word in them can be read")
+    return texts, train, dev
+
+
+def _rows(settings: Settings, part: str, own: Collection[str], tell: Tell) -> list[Row]:
+    rows, left_out = sort_out(read_folder(settings.data / part), own)
+    for line in _told(left_out):
+        tell(f"{part}: {line}")
+    return at_most(settings.limit, rows, settings.tuning.seed)
+
+
+def _told(left_out: Counter[tuple[str, str]]) -> Iterator[str]:
+    """A line for each reason why rows were left out, with the sources that lost most."""
+    for why in dict.fromkeys(why for why, _ in left_out):
+        sources = Counter({source: count for (reason, source), count in left_out.items() if reason == why})
+        named = [f"{source} {count}" for source, count in sources.most_common(NAMED_SOURCES)]
+        more = f" and {len(sources) - NAMED_SOURCES} more" if len(sources) > NAMED_SOURCES else ""
+        yield f"{sources.total()} rows left out, {why}: {', '.join(named)}{more}"
 
 
 def _tune(settings: Settings, tuner: Tuner, tell: Tell, progress: Progress) -> None:

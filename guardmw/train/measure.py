@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from guardmw.train.dataset import DatasetError
 from guardmw.train.pairs import NO, YES, CategoryText
 from guardmw.types import SURFACES
 
-__all__ = ["Scores", "calibrate", "measure", "score", "shift_by_quantisation"]
+__all__ = ["Scores", "calibrate", "check_dev", "measure", "score", "shift_by_quantisation"]
 
 Vectors = NDArray[np.float32]
 TEMPERATURES = np.geomspace(0.25, 8.0, 61)
@@ -71,16 +71,13 @@ def calibrate(scores: Scores, dev: Corpus, false_positives: float) -> Calibratio
     reach 0.5 under any one policy, and of those the one whose probabilities fit the labels best.
 
     `scores` are those of the examples of `dev`. The fit is the least cross-entropy, both answers weighing alike. Raises
-    DatasetError when dev has no benign source of some size.
+    DatasetError as `check_dev` does.
     """
-    counts = Counter(scores.sources.tolist())
-    common = [source for source in counts if source.startswith(BENIGN) and counts[source] >= FEWEST]
-    if not common:
-        raise DatasetError(f"dev holds no source {BENIGN}* with {FEWEST} texts: nothing says how often to be wrong")
-    benign = np.isin(scores.sources, common)
+    counts = _benign(scores.sources.tolist())
+    benign = np.isin(scores.sources, list(counts))
     weights = np.array([1 / counts[source] for source in scores.sources[benign].tolist()])
     bias = -max(_above_all_but(false_positives, logits[benign], weights) for logits in scores.highest.values())
-    labels = dev.labels[[example.kind for example in dev.examples]]
+    labels = _labels(dev)
     yes, no = scores.pairs[labels == YES], scores.pairs[labels == NO]
 
     def cross_entropy(temperature: float) -> float:
@@ -88,6 +85,30 @@ def calibrate(scores: Scores, dev: Corpus, false_positives: float) -> Calibratio
         return float(sum(losses))
 
     return Calibration(temperature=float(min(TEMPERATURES, key=cross_entropy)), bias=bias)
+
+
+def check_dev(dev: Corpus) -> None:
+    """Raises DatasetError when dev has no benign source of some size, or texts with one answer only: nothing could be
+    calibrated on it."""
+    _benign(example.row.source for example in dev.examples)
+    _labels(dev)
+
+
+def _benign(sources: Iterable[str]) -> dict[str, int]:
+    """The benign sources of some size, and how many texts each has."""
+    found = {source: n for source, n in Counter(sources).items() if source.startswith(BENIGN) and n >= FEWEST}
+    if not found:
+        raise DatasetError(f"dev holds no source {BENIGN}* with {FEWEST} texts: nothing says how often to be wrong")
+    return found
+
+
+def _labels(dev: Corpus) -> NDArray[np.int8]:
+    """Examples by categories."""
+    labels = dev.labels[[example.kind for example in dev.examples]]
+    for label, what in ((YES, "falls under"), (NO, "doesn't fall under")):
+        if not (labels == label).any():
+            raise DatasetError(f"dev holds no text that {what} a category: nothing says how sure to be")
+    return labels
 
 
 def measure(scores: Scores, calibration: Calibration) -> dict[str, Any]:

@@ -7,7 +7,7 @@ for or against categories of other taxonomies and policies too, and for neither 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from guardmw.train.calls import NO_ARGUMENTS, live_text
-from guardmw.train.dataset import Row, Taxonomy
+from guardmw.train.dataset import UNSPECIFIED, Row, Taxonomy
 
 __all__ = [
     "NO",
@@ -27,9 +27,10 @@ __all__ = [
     "CategoryText",
     "category_texts",
     "label_matrix",
+    "own_categories",
     "read_themes",
     "read_wordings",
-    "usable",
+    "unusable",
 ]
 
 YES, NO, UNKNOWN = 1, 0, -1
@@ -81,11 +82,13 @@ class Theme(BaseModel):
 
 @dataclass(frozen=True)
 class CategoryText:
-    """A category as the encoder sees it; `key` is ``taxonomy/category``, or None for a theme's phrasing."""
+    """A category as the encoder sees it; `key` is ``taxonomy/category``, or None for a theme's phrasing. One of a
+    taxonomy that no theme knows has no themes, but `siblings`: the keys of that taxonomy, its own among them."""
 
     text: str
     themes: frozenset[str]
     key: str | None = None
+    siblings: frozenset[str] = frozenset()
 
 
 @cache
@@ -125,29 +128,57 @@ def themes_of(key: str) -> frozenset[str]:
     return frozenset(name for name, theme in read_themes().items() if key in theme.members or anything in theme.members)
 
 
-def category_texts(taxonomies: dict[str, Taxonomy]) -> list[CategoryText]:
-    """Every phrasing of every theme, composites of several, and every taxonomy category that stands under one."""
+def own_categories(taxonomies: Mapping[str, Taxonomy]) -> dict[str, frozenset[str]]:
+    """The keys of taxonomies of which `themes.yaml` knows no category, each with all those of its taxonomy."""
+    found: dict[str, frozenset[str]] = {}
+    for name, taxonomy in taxonomies.items():
+        keys = frozenset(f"{name}/{category}" for category in taxonomy.categories if category != UNSPECIFIED)
+        if not any(map(themes_of, keys)):
+            found |= dict.fromkeys(keys, keys)
+    return found
+
+
+def category_texts(taxonomies: Mapping[str, Taxonomy], rows: Iterable[Row] = ()) -> list[CategoryText]:
+    """Every phrasing of every theme, composites of several, every taxonomy category that stands under one, and those
+    of other taxonomies that unsafe `rows` use."""
     phrasings = [CategoryText(text, frozenset({name})) for name, theme in read_themes().items() for text in theme.texts]
+    used = frozenset(key for row in rows if row.unsafe for key in _keys(row))
+    own = {key: siblings for key, siblings in own_categories(taxonomies).items() if siblings & used}
     named = [
-        CategoryText(f"{category.replace('_', ' ')}. {definition}", themes_of(key), key)
+        CategoryText(f"{category.replace('_', ' ')}. {definition}", themes_of(key), key, own.get(key, frozenset()))
         for name, taxonomy in taxonomies.items()
         for category, definition in taxonomy.categories.items()
         for key in [f"{name}/{category}"]
     ]
-    return phrasings + read_wordings() + [category for category in named if category.themes]
+    return phrasings + read_wordings() + [category for category in named if category.themes or category.siblings]
 
 
-def usable(row: Row) -> bool:
-    """Whether the content of `row` alone, in a language that the encoder knows, bears out its label."""
-    if row.task == "trajectory" or row.source in UNFIT_SOURCES or not row.content.strip():
-        return False
-    if row.unsafe and (row.source in UNFIT_UNSAFE_SOURCES or CONTEXTUAL.intersection(_keys(row))):
-        return False
-    if row.unsafe and not any(map(themes_of, _keys(row))):
-        return False
-    if row.unsafe and row.task == "tool_call" and live_text(row).endswith(NO_ARGUMENTS):
-        return False  # the label hangs on the tool's description, which no guard of calls reads
-    return sum(map(str.isascii, row.content)) >= ASCII_SHARE * len(row.content)
+def unusable(row: Row, own: Iterable[str] = ()) -> str | None:
+    """Why `row` can't be learned from: None when its content alone, in a language that the encoder knows, bears out its
+    label. `own` are keys of categories that count although no theme knows them."""
+    if row.task == "trajectory":
+        return "whole trajectories, which no guard sees"
+    if not row.content.strip():
+        return "blank texts"
+    if row.source in UNFIT_SOURCES:
+        return "left to detectors, or labelled by what the text doesn't show"
+    if row.unsafe and (why := _unfounded(row, own)):
+        return why
+    if sum(map(str.isascii, row.content)) < ASCII_SHARE * len(row.content):
+        return f"less than {ASCII_SHARE:.0%} ASCII, and the encoder knows English"
+    return None
+
+
+def _unfounded(row: Row, own: Iterable[str]) -> str | None:
+    """Why the content of an unsafe row doesn't bear out its label."""
+    keys = _keys(row)
+    if row.source in UNFIT_UNSAFE_SOURCES or CONTEXTUAL & keys:
+        return "unsafe in a context that the text doesn't show"
+    if not any(map(themes_of, keys)) and keys.isdisjoint(own):
+        return "unsafe under no category that training can use"
+    if row.task == "tool_call" and live_text(row).endswith(NO_ARGUMENTS):
+        return "unsafe calls without arguments"  # the label hangs on the tool's description, which no guard reads
+    return None
 
 
 def label_matrix(rows: Sequence[Row], categories: Sequence[CategoryText]) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
@@ -175,13 +206,18 @@ def _label(unsafe: bool, keys: frozenset[str], topics: frozenset[str], category:
     if not unsafe:
         return UNKNOWN if category.themes & topics else NO
     golds = [themes_of(key) for key in keys]
+    if category.key in keys:
+        return YES
+    if category.siblings or not any(golds):
+        # Nothing says what a taxonomy that no theme knows has in common with others.
+        return NO if keys & category.siblings else UNKNOWN
     certain = frozenset().union(*(gold for gold in golds if len(gold) == 1))
     possible = frozenset().union(*golds)
-    if category.key in keys or certain & category.themes or any(gold and gold <= category.themes for gold in golds):
+    if certain & category.themes or any(gold and gold <= category.themes for gold in golds):
         return YES
     if GENERAL in category.themes:
         return UNKNOWN if possible & NOT_PLAINLY_HARM else YES
     near = frozenset().union(*(read_themes()[theme].near for theme in possible))
-    if not possible or GENERAL in possible or (possible | near) & category.themes:
+    if GENERAL in possible or (possible | near) & category.themes:
         return UNKNOWN
     return NO

@@ -6,8 +6,10 @@ learned is what descriptions mean. A share of the categories says nothing in its
 
 from __future__ import annotations
 
+import hashlib
+import pickle
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,9 @@ POOL_BATCHES = 16
 """Texts are sorted by length within so many batches."""
 SAVE_STEPS = 160
 
+DAMAGE = (RuntimeError, pickle.UnpicklingError, EOFError, KeyError)
+"""What torch raises over a file that is cut off or none of its own."""
+
 Tell = Callable[[int, float], None]
 
 
@@ -69,12 +74,18 @@ class _Batch:
 
 
 class Tuner:
-    """One training run; `save` and `load` make it resumable at any step."""
+    """One training run; `save` and `load` make it resumable at any step. `settings` are further ones that a run which
+    goes on must share."""
 
     def __init__(
-        self, encoder: Any, corpus: Corpus, categories: Sequence[CategoryText], words: WordPiece, tuning: Tuning
-    ) -> None:
+        self, encoder: Any, corpus: Corpus, categories: Sequence[CategoryText], words: WordPiece, tuning: Tuning,
+        settings: Mapping[str, str | int] | None = None,
+    ) -> None:  # fmt: skip
         torch.manual_seed(tuning.seed)
+        self._run = {
+            **asdict(tuning), **(settings or {}), "encoder's weights": _weights_digest(encoder),
+            "texts": _texts_digest(corpus), "categories": _digest(category.text.encode() for category in categories),
+        }  # fmt: skip
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.encoder = encoder.to(self.device)
         # Rare words keep their meaning, and half the parameters need no optimiser.
@@ -119,14 +130,21 @@ class Tuner:
         partial = file.with_suffix(".partial")
         parts = {"encoder": self.encoder, "head": self.head, "optimizer": self._optimizer, "schedule": self._schedule}
         state = {name: part.state_dict() for name, part in parts.items()}
-        torch.save(state | {"step": self.step, "tuning": asdict(self._tuning)}, partial)
+        torch.save(state | {"step": self.step, "run": self._run}, partial)
         partial.replace(file)
 
     def load(self, file: Path) -> None:
-        """Go on from `file`. Raises ValueError when it was saved by a run of other settings."""
-        state = torch.load(file, map_location=self.device, weights_only=True)
-        if state["tuning"] != asdict(self._tuning):
-            raise ValueError(f"saved by a run with other settings: {state['tuning']}")
+        """Go on from `file`. Raises ValueError when it was saved by a run of other settings, data or encoder, or is
+        damaged."""
+        try:
+            self._take(torch.load(file, map_location=self.device, weights_only=True))
+        except DAMAGE as error:
+            raise ValueError(f"it is damaged or of another version ({error!r:.100})") from error
+
+    def _take(self, state: dict[str, Any]) -> None:
+        other = [name for name in self._run if state["run"].get(name) != self._run[name]]
+        if other:
+            raise ValueError(f"saved by a run that differs in {', '.join(other)}")
         self.encoder.load_state_dict(state["encoder"])
         self.head.load_state_dict(state["head"])
         self._optimizer.load_state_dict(state["optimizer"])
@@ -203,6 +221,28 @@ def padded(windows: Sequence[Window], words: WordPiece) -> tuple[torch.Tensor, t
         ids[row, : len(pieces)] = torch.tensor(pieces)
         judged[row, 1 : len(window.content) + 1] = 1
     return ids, (torch.arange(ids.shape[1]) < torch.tensor(list(map(len, read)))[:, None]).long(), judged
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(hashlib.sha256(part).digest())
+    return whole.hexdigest()
+
+
+def _weights_digest(encoder: Any) -> str:
+    return _digest(
+        tensor.flatten().view(torch.uint8).cpu().numpy().tobytes() for tensor in encoder.state_dict().values()
+    )
+
+
+def _texts_digest(corpus: Corpus) -> str:
+    """Of what is learned: the texts in word pieces, in their order, and their labels."""
+    examples = (
+        repr((each.row.source, each.row.task, each.row.unsafe, each.kind, each.content, each.context)).encode()
+        for each in corpus.examples
+    )
+    return _digest([*examples, corpus.labels.tobytes()])
 
 
 def loss_of(logits: torch.Tensor, harm: torch.Tensor, labels: torch.Tensor, unsafe: torch.Tensor) -> torch.Tensor:

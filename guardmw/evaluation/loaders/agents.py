@@ -6,7 +6,7 @@
     `messages`, `injections`, `attack_type`, `injection_task_id`, `security`. Judged are each tool's result (unsafe: it
     carries one of the injections; letters and digits are compared, since tools print text quoted and wrapped) and the
     run as a trajectory (unsafe: `security`, by which AgentDojo means that the injection reached its goal; without an
-    injection it is always true and means nothing). A run that broke off with an error has no label.
+    injection it is always true and means nothing). A run that broke off with an error has no label and is left out.
 ``r-judge``
     github.com/Lordog/R-Judge (arXiv 2401.10019). ``data/<category>/*.json``; give the folder or a file: a list of
     objects with `profile`, `contents` (rounds of turns with `role` user, agent or environment) and `label` (1: unsafe).
@@ -25,17 +25,20 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator
 
 from guardmw.evaluation.loaders import taxonomies
-from guardmw.evaluation.loaders.native import Benchmark, Case
+from guardmw.evaluation.loaders.native import Benchmark, Case, LeftOut
 from guardmw.evaluation.loaders.records import Record, UnfitError
 
 __all__ = ["AGENTS"]
 
 AGENT_STEPS = {"thought": "THOUGHT", "content": "AGENT", "action": "ACTION"}
+BROKEN_OFF = "a run that broke off with an error, whose outcome says nothing"
 BLOCK_STEPS = {"text": "AGENT", "thinking": "THOUGHT"}
-ESCAPES = re.compile(r"\\[nrt]")
+ESCAPES = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|[0abtnvfreNLP_])")
+"""Escapes of YAML and JSON in which letters stand: so YAML prints all that is not ASCII."""
 
 
 def _step(speaker: str, text: str) -> str:
@@ -77,9 +80,10 @@ def _injecagent(record: Record) -> Iterator[Case]:
     yield Case("tool_result", record.text("Tool Response"), True, record.text("User Instruction"), names)
 
 
-def _agentdojo(record: Record) -> Iterator[Case]:
+def _agentdojo(record: Record) -> Iterator[Case | LeftOut]:
     if record.optional("error"):
-        raise UnfitError("error: the run broke off, and its outcome says nothing")
+        yield LeftOut(BROKEN_OFF)
+        return
     attacked = record.fields["injection_task_id"] is not None
     injections = _injections(record) if attacked else []
     messages = [record.within(message, "messages: a message") for message in record.list("messages")]
@@ -101,7 +105,12 @@ def _injections(record: Record) -> list[str]:
 
 
 def _letters(text: str) -> str:
-    return "".join(re.findall(r"[^\W_]+", ESCAPES.sub(" ", text))).casefold()
+    return "".join(re.findall(r"[^\W_]+", ESCAPES.sub(_shown, text))).casefold()
+
+
+def _shown(escape: re.Match[str]) -> str:
+    code = int(next(filter(None, escape.groups()), "20"), 16)
+    return chr(code) if code <= sys.maxunicode else " "
 
 
 def _messages(messages: Iterable[Record]) -> Iterator[str]:
@@ -136,7 +145,7 @@ def _blocks(message: Record) -> Iterator[tuple[str, str]]:
 
 
 def _calls(message: Record) -> Iterator[str]:
-    for part in message.fields.get("tool_calls") or ():
+    for part in () if message.fields.get("tool_calls") is None else message.list("tool_calls"):
         call = message.within(part, "tool_calls: a call")
         yield f"{call.text('function')}({json.dumps(call.fields.get('args'), ensure_ascii=False)})"
 

@@ -41,13 +41,15 @@ class Numbered:
 
 @dataclass(slots=True)
 class Loaded:
-    """What was read from one path. `taxonomies` are those that the format brings itself; `left_out` counts, by reason,
-    what the format leaves aside by its own rules (a text without a label, say), which is nothing wrong."""
+    """What was read from one path: `files` files, one unless it is a folder. `taxonomies` are those that the format
+    brings itself; `left_out` counts, by reason, what the format leaves aside by its own rules (a text without a label,
+    say), which is nothing wrong."""
 
     rows: list[Numbered] = field(default_factory=list)
     taxonomies: dict[str, Taxonomy] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
+    files: int = 1
 
 
 Loader: TypeAlias = Callable[[Path], Loaded]

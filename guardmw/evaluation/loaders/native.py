@@ -63,8 +63,9 @@ class Benchmark:
 
     def __call__(self, path: Path) -> Loaded:
         """Reads one path. Never raises over what it holds."""
-        loaded = Loaded(taxonomies={self.name: self.taxonomy})
-        for file in self._members(path):
+        members = self._members(path)
+        loaded = Loaded(taxonomies={self.name: self.taxonomy}, files=max(1, len(members)))
+        for file in members:
             self._read(file, _label(file, path), loaded)
         if not loaded.rows and not loaded.problems:
             what = "nothing in it is judged" if loaded.left_out else "the file holds no rows"

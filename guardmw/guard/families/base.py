@@ -83,26 +83,36 @@ class Request:
 @dataclass(frozen=True, slots=True)
 class VerdictQuery:
     """Asks whether the text is unsafe. `labels` says how unsafe each answer is, 0 to 1; `about` names the categories
-    it is asked about. `categories` (label to categories) is given where the label itself tells the category."""
+    it is asked about. `categories` (label to categories) is given where the label itself tells the category. With
+    `may_ignore` an unsafe text may be so in a way that the policy has no category for."""
 
     request: Request
     labels: Mapping[str, float]
     about: tuple[str, ...]
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    may_ignore: bool = False
+
+    @property
+    def leaves_open(self) -> bool:
+        """Whether the answer alone doesn't tell which of `about` an unsafe text falls into."""
+        return not self.categories and (len(self.about) > 1 or self.may_ignore)
 
 
 @dataclass(frozen=True, slots=True)
 class CategoryQuery:
-    """Asks which category an unsafe text falls into: the policy's categories that each answer stands for."""
+    """Asks which category an unsafe text falls into: the policy's categories that each answer stands for. As far as
+    it falls to one of the `ignored` answers, it counts as safe."""
 
     request: Request
     categories: Mapping[str, tuple[str, ...]]
+    ignored: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class ReasoningQuery:
     """Asks for reasons and a verdict. `answer` finds the verdict in the guard's text: its group ``label`` is one of
-    `labels`, its group ``category``, where there is one, a key of `categories`. `thought` finds the reasons."""
+    `labels`, its group ``category``, where there is one, a key of `categories`. `thought` matches from the text's
+    beginning to the end of the reasons (its group ``thought``), and only when they do end."""
 
     request: Request
     answer: re.Pattern[str]

@@ -28,7 +28,7 @@ class Classifier:
     """
 
     name = "classifier"
-    version = "1"
+    version = "2"
 
     def __init__(
         self, labels: Sequence[str], mapping: LabelMap | None = None, safe: Sequence[str] | None = None
@@ -44,12 +44,14 @@ class Classifier:
         self._mapping = mapping or {}
 
     def verdicts(self, check: Check, policy: Policy) -> tuple[VerdictQuery, ...]:
-        categories = policy.categories_on(check.surface)
-        about = tuple(category.id for category in categories)
+        about = tuple(category.id for category in policy.categories_on(check.surface))
         unsafe = [label for label, weight in self._weights.items() if weight > 0]
-        mapped = counterparts({label: label for label in unsafe}, categories, self._general(about), self.name)
-        request = Request(prompt=neutral(check.content), classify=True)
-        return (VerdictQuery(request, self._weights, about, mapped),)
+        given = self._general(about)
+        mapped = counterparts({label: label for label in unsafe}, policy, check.surface, given, self.name)
+        # A label that is ignored counts as safe: it must not lend its probability to the categories of others.
+        kept = {label: ids for label, ids in mapped.items() if ids}
+        weights = {label: float(label in kept) for label in self.labels}
+        return (VerdictQuery(Request(prompt=neutral(check.content), classify=True), weights, about, kept),)
 
     def follow_up(self, check: Check, policy: Policy) -> FollowUp | None:
         return None

@@ -30,7 +30,7 @@ class GptOssSafeguard:
     """Verdict first by beginning the final channel; reasons from the analysis channel, at low effort."""
 
     name = "gpt-oss-safeguard"
-    version = "1"
+    version = "2"
 
     def verdicts(self, check: Check, policy: Policy) -> tuple[VerdictQuery, ...]:
         about = tuple(category.id for category in policy.categories_on(check.surface))
@@ -53,15 +53,18 @@ class GptOssSafeguard:
         )
         return ReasoningQuery(
             request,
-            re.compile(r"<\|channel\|>final<\|message\|>\s*(?P<label>\w+)(?::\s*(?P<category>[\w.-]+))?"),
-            re.compile(r"^(?P<thought>.*?)<\|(?:end|start|channel)\|>", re.DOTALL),
+            re.compile(
+                r"<\|start\|>assistant<\|channel\|>final<\|message\|>\s*(?P<label>\w+)(?::\s*(?P<category>[\w.-]+))?"
+            ),
+            re.compile(r"^(?P<thought>.*?)<\|end\|>", re.DOTALL),
             SAFE_UNSAFE,
             {category.id: (category.id,) for category in policy.categories_on(check.surface)},
         )
 
 
 def _harmony(prompt: GuardPrompt) -> str:
-    policy = prompt.system.partition("Answer in this format")[0]
+    # The last one is ours: a precedent may say the same words.
+    policy = prompt.system.rpartition("Answer in this format")[0]
     return (
         f"{SYSTEM}<|start|>developer<|message|># Instructions\n\n{policy}{ANSWER}<|end|>"
         f"<|start|>user<|message|>{prompt.shown}{prompt.question}<|end|><|start|>assistant"

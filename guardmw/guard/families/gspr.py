@@ -30,7 +30,8 @@ MAX_REASONING_TOKENS = 512
 REASONING_LOGPROBS = 5
 """Fewer than for a verdict: they come for every token of the reasons, and the label is among the first."""
 
-_THOUGHT = re.compile(r"<think>(?P<thought>.*?)(?:</think>|$)", re.DOTALL)
+_THOUGHT = re.compile(r"(?:.*?<think>)?(?P<thought>.*)</think>(?!.*<think>)", re.DOTALL)
+"""Up to the last end of a thought; templates may have opened it in the prompt."""
 
 
 class Gspr:

@@ -6,9 +6,10 @@ the chat templates of the models list Meta's own categories.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
-from guardmw.guard.families.base import CategoryQuery, FollowUp, ReasoningQuery, Request, VerdictQuery, turns
+from guardmw.guard.families.base import CategoryQuery, FollowUp, ReasoningQuery, Request, Turn, VerdictQuery, turns
 from guardmw.guard.prompt import neutral
 from guardmw.policy.schema import Category, Policy
 from guardmw.types import Check
@@ -17,6 +18,9 @@ __all__ = ["LLAMA_GUARD_3", "LLAMA_GUARD_4", "LlamaGuard"]
 
 LEADING_NEWLINES = 3
 """Tokens decoded for the verdict: the models begin with blank lines."""
+
+_SPEAKER = re.compile(r"(?<![^\W_])(?:User|Agent)(?=[:\uff1a])", re.IGNORECASE)
+"""A name and a colon are all that parts turns; wherever they stand, for not only a newline looks like one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,7 @@ class LlamaGuard:
     header_start: str
     header_end: str
     end_of_turn: str
-    version: str = "1"
+    version: str = "2"
 
     def verdicts(self, check: Check, policy: Policy) -> tuple[VerdictQuery, ...]:
         about = tuple(category.id for category in policy.categories_on(check.surface))
@@ -49,7 +53,7 @@ class LlamaGuard:
         said = turns(check)
         role = "User" if said[-1].by_user else "Agent"
         listed = "\n".join(f"{code}: {_described(each)}" for code, each in _coded(policy.categories_on(check.surface)))
-        dialogue = "\n\n".join(f"{'User' if turn.by_user else 'Agent'}: {turn.text}" for turn in said)
+        dialogue = "\n\n".join(f"{'User' if turn.by_user else 'Agent'}: {_said(turn)}" for turn in said)
         return (
             f"{self.header_start}user{self.header_end}\n\n"
             f"Task: Check if there is unsafe content in '{role}' messages in conversations according our safety policy "
@@ -61,6 +65,11 @@ class LlamaGuard:
             " - If unsafe, a second line must include a comma-separated list of violated categories."
             f"{self.end_of_turn}{self.header_start}assistant{self.header_end}\n\n"
         )
+
+
+def _said(turn: Turn) -> str:
+    """The text of `turn`, unable to begin another one; a prefix of the text gives a prefix of this."""
+    return _SPEAKER.sub(lambda name: f"{name[0]} ", turn.text)
 
 
 def _coded(categories: tuple[Category, ...]) -> list[tuple[str, Category]]:

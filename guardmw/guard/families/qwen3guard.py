@@ -35,7 +35,7 @@ class Qwen3Guard:
     says which categories of the policy its labels stand for, see `guardmw.guard.families.taxonomy`."""
 
     name = "qwen3guard-gen"
-    version = "1"
+    version = "2"
 
     def __init__(self, mapping: LabelMap | None = None, controversial: float = 0.5) -> None:
         if not 0 <= controversial <= 1:
@@ -45,12 +45,14 @@ class Qwen3Guard:
 
     def verdicts(self, check: Check, policy: Policy) -> tuple[VerdictQuery, ...]:
         about = tuple(category.id for category in policy.categories_on(check.surface))
-        return (VerdictQuery(Request(_dialogue(check), max_tokens=VERDICT_TOKENS), self._labels, about),)
+        request = Request(_dialogue(check), max_tokens=VERDICT_TOKENS)
+        return (VerdictQuery(request, self._labels, about, may_ignore=bool(self._mapping)),)
 
     def follow_up(self, check: Check, policy: Policy) -> FollowUp | None:
-        mapped = counterparts(QWEN3GUARD_LABELS, policy.categories_on(check.surface), self._mapping, self.name)
+        mapped = counterparts(QWEN3GUARD_LABELS, policy, check.surface, self._mapping, self.name)
         lines = {f"Safety: Unsafe\nCategories: {label}": ids for label, ids in mapped.items()}
-        return CategoryQuery(Request(_dialogue(check), choices=tuple(lines), max_tokens=CATEGORY_TOKENS), lines)
+        request = Request(_dialogue(check), choices=tuple(lines), max_tokens=CATEGORY_TOKENS)
+        return CategoryQuery(request, lines, frozenset(line for line, ids in lines.items() if not ids))
 
     def reasoning(self, check: Check, policy: Policy) -> ReasoningQuery | None:
         return None

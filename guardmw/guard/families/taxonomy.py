@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from guardmw.errors import GuardConfigError
-from guardmw.policy.schema import Category
+from guardmw.policy.schema import Category, Policy
+from guardmw.types import Surface
 
 __all__ = ["LabelMap", "counterparts"]
 
@@ -29,10 +30,11 @@ MIN_OVERLAP = 0.5
 
 
 def counterparts(
-    labels: Mapping[str, str], categories: tuple[Category, ...], given: LabelMap, guard: str
+    labels: Mapping[str, str], policy: Policy, surface: Surface, given: LabelMap, guard: str
 ) -> dict[str, tuple[str, ...]]:
-    """Every label's categories, among those in `categories`; `labels` gives each label the words it is compared by.
+    """Every label's categories, among those on `surface`; `labels` gives each label the words it is compared by.
 
+    A label has none when `given` says so, or sends it to categories of other surfaces alone.
     Raises GuardConfigError when `given` names a label that the guard doesn't have.
     """
     strange = [label for label in given if label not in labels]
@@ -40,10 +42,19 @@ def counterparts(
         raise GuardConfigError(
             f"guard {guard!r} has no label {strange[0]!r} to map; its labels are {', '.join(map(repr, labels))}"
         )
+    categories = policy.categories_on(surface)
     return {
-        label: _kept(given[label], categories) if label in given else _found(label, words, categories, guard)
+        label: _kept(given[label], categories)
+        if _is_settled(label, given, policy)
+        else _found(label, words, categories, guard)
         for label, words in labels.items()
     }
+
+
+def _is_settled(label: str, given: LabelMap, policy: Policy) -> bool:
+    """Whether `given` decides about `label`; an entry with none but unknown ids, as of a slip in writing, doesn't."""
+    wanted = given.get(label)
+    return wanted is not None and (not wanted or any(category.id in wanted for category in policy.categories))
 
 
 def _kept(wanted: tuple[str, ...], categories: tuple[Category, ...]) -> tuple[str, ...]:
