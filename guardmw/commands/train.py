@@ -41,7 +41,7 @@ def embedded(
     ] = BASE_ENCODER,
     seed: Annotated[int, typer.Option(help="The same seed, data and machine give the same weights.")] = 0,
     steps: Annotated[
-        int, typer.Option(min=1, help="Training steps; the default takes about an hour on two cores.")
+        int, typer.Option(min=1, help="Training steps; the default takes about 70 minutes on two cores.")
     ] = 3000,
     batch: Annotated[int, typer.Option(min=2, help="Texts in one step.")] = 48,
     limit: Annotated[int, typer.Option(min=1, help="Rows taken from each source.")] = 4000,
