@@ -24,6 +24,7 @@ from guardmw.guard import resolve_guard
 from guardmw.guard.embedded import EmbeddedGuard, bundled_weights
 from guardmw.guard.export import export_encoder
 from guardmw.guard.remote import RemoteEmbeddedGuard, StateServers
+from guardmw.guard.resilience import GuardRunner
 from guardmw.guard.served import served_name
 from guardmw.policy.schema import Category, Limits, Policy, Precedent
 from guardmw.types import Check, Verdict
@@ -173,6 +174,16 @@ async def test_another_encoder_is_refused(exported: Path) -> None:
         with pytest.raises(GuardConfigError, match=r"does not serve the guard's model.*guardmw guard export"):
             await guard.check(CHECK, POLICY)
         await guard.aclose()
+
+
+async def test_waiting_for_its_turn_counts(guard: RemoteEmbeddedGuard, server: FaultServer) -> None:
+    rare = POLICY.model_copy(update={"limits": Limits(deadline_ms=3_000, checks_per_s=2)})
+    runner = GuardRunner(guard)
+    for _ in range(2):
+        await runner.check(Check("output", UNSAFE), rare)
+    server.always = Fault(hang=True)
+    with pytest.raises(GuardTimeoutError, match=server.url):
+        await runner.check(Check("output", UNSAFE), rare)
 
 
 async def test_closing_ends_what_waits(guard: RemoteEmbeddedGuard, server: FaultServer) -> None:

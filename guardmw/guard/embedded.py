@@ -11,9 +11,10 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -94,7 +95,7 @@ class EmbeddedGuard:
     async def _submit(self, check: Check, policy: Policy, abandoned: threading.Event) -> Judged:
         if self._closed.is_set():
             raise GuardError(CLOSED)
-        work = self._pool.submit(self._judge, check, policy, abandoned)
+        work = self._pool.submit(self._work(check, policy, abandoned))
         try:
             return await asyncio.wrap_future(work)
         except asyncio.CancelledError:
@@ -108,6 +109,10 @@ class EmbeddedGuard:
         """Stop the threads; checks still waiting fail with GuardError. May be called twice."""
         self._closed.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _work(self, check: Check, policy: Policy, abandoned: threading.Event) -> Callable[[], Judged]:
+        """What a worker thread is to do; called on the event loop."""
+        return partial(self._judge, check, policy, abandoned)
 
     def _judge(self, check: Check, policy: Policy, abandoned: threading.Event) -> Judged:
         categories = policy.categories_on(check.surface)

@@ -13,7 +13,7 @@ import binascii
 import copy
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
@@ -24,6 +24,7 @@ from guardmw.errors import GuardAnswerError, GuardConfigError, GuardError, Guard
 from guardmw.guard.embedded import CLOSED, EmbeddedGuard, Judged, _PolicyVectors
 from guardmw.guard.encoder import Encoded, Window, sequence
 from guardmw.guard.endpoints import endpoints
+from guardmw.guard.resilience import ends_at_s
 from guardmw.guard.served import encoder_name
 from guardmw.guard.wire import Deadline, Wire
 from guardmw.guard.wordpiece import WordPiece
@@ -83,9 +84,15 @@ class RemoteEmbeddedGuard(EmbeddedGuard):
         await super().aclose()
         self._servers.close()
 
-    def _judge(self, check: Check, policy: Policy, abandoned: threading.Event) -> Judged:
-        with self._servers.within(policy.limits.deadline_ms / 1000):
-            return super()._judge(check, policy, abandoned)
+    def _work(self, check: Check, policy: Policy, abandoned: threading.Event) -> Callable[[], Judged]:
+        until_s = time.monotonic() + ends_at_s(check, policy) - asyncio.get_running_loop().time()
+        judge = super()._work(check, policy, abandoned)
+
+        def judge_in_time() -> Judged:
+            with self._servers.until(until_s, policy.limits.deadline_ms / 1000):
+                return judge()
+
+        return judge_in_time
 
 
 class RemoteEncoder:
@@ -134,9 +141,10 @@ class StateServers:
         self._closed = False
 
     @contextmanager
-    def within(self, allowed_s: float) -> Iterator[None]:
-        """Calls of this thread inside the block must be answered within `allowed_s` seconds from now, all together."""
-        self._own.until_s, self._own.allowed_s = time.monotonic() + allowed_s, allowed_s
+    def until(self, until_s: float, allowed_s: float) -> Iterator[None]:
+        """Calls of this thread inside the block must all be answered by `until_s` (of `time.monotonic`); `allowed_s` is
+        how long there was in all."""
+        self._own.until_s, self._own.allowed_s = until_s, allowed_s
         try:
             yield
         finally:
