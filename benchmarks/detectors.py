@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -27,6 +25,7 @@ from guardmw.policy.schema import (
     SecretEntity,
     SecretsDetector,
 )
+from timing import best_s
 
 PROSE = (
     "Thanks for writing to us! Your parcel left the warehouse on 17 May 2024 and should arrive in 3 to 5 days - "
@@ -51,15 +50,6 @@ HOSTILE = ("a", "1", "-", "@", "4444 ", "(415) ", "key=", "password: ", "-----BE
 """Pieces that, repeated, make patterns try hard."""
 
 
-def seconds(work: Callable[[], object], rounds: int) -> float:
-    best = float("inf")
-    for _ in range(rounds):
-        began = time.process_time()
-        work()
-        best = min(best, time.process_time() - began)
-    return best
-
-
 def stream(detectors: DetectorSet, text: str, delta_chars: int) -> int:
     """Scans `text` as it grows by `delta_chars`; returns how many scans that took."""
     settled = 0
@@ -76,9 +66,9 @@ def measure(name: str, rounds: int) -> dict[str, float | str]:
     for delta_chars in DELTAS_CHARS:
         text = TEXT[: 300 * delta_chars]
         scans = stream(detectors, text, delta_chars)
-        took_s = seconds(partial(stream, detectors, text, delta_chars), rounds)
+        took_s = best_s(partial(stream, detectors, text, delta_chars), rounds)
         row[f"us_per_{delta_chars}_chars"] = 1e6 * took_s / scans
-    row["mb_per_s"] = len(TEXT) / 1e6 / seconds(lambda: detectors.scan(TEXT), rounds)
+    row["mb_per_s"] = len(TEXT) / 1e6 / best_s(lambda: detectors.scan(TEXT), rounds)
     return row
 
 
@@ -88,7 +78,7 @@ def measure_hostile(piece: str) -> dict[str, float | str]:
     row: dict[str, float | str] = {"text": repr(piece)}
     for size in (50_000, 200_000):
         text = piece * (size // len(piece))
-        row[f"mb_per_s_of_{size // 1000}_kB"] = len(text) / 1e6 / seconds(partial(detectors.scan, text), 1)
+        row[f"mb_per_s_of_{size // 1000}_kB"] = len(text) / 1e6 / best_s(partial(detectors.scan, text), 1)
     return row
 
 

@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import json
 import platform
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from guardmw.policy.schema import Argument, Detectors, PiiDetector, Policy, Sequ
 from guardmw.types import ToolCall
 from guardmw_langgraph.history import CallHistory
 from guardmw_langgraph.seam import Seam
+from timing import best_s
 
 RULES = (1, 10, 100)
 HISTORY = (10, 1_000, 10_000)
@@ -67,15 +67,6 @@ def messages(calls: int) -> list[BaseMessage]:
         found.append(AIMessage("", tool_calls=[call], id=f"a{n}"))
         found.append(ToolMessage(f"result {n}", name=call["name"], tool_call_id=f"c{n}", id=f"t{n}"))
     return found
-
-
-def best_s(work: Callable[[], object], rounds: int) -> float:
-    best = float("inf")
-    for _ in range(rounds):
-        began = time.process_time()
-        work()
-        best = min(best, time.process_time() - began)
-    return best
 
 
 def rules_us(automaton: Automaton, history: int, decisions: int, rounds: int) -> float:

@@ -63,16 +63,6 @@ class Tuning:
     seed: int = 0
 
 
-@dataclass
-class _Batch:
-    tokens: torch.Tensor
-    attended: torch.Tensor
-    judged: torch.Tensor
-    labels: NDArray[np.int8]
-    unsafe: torch.Tensor
-    surfaces: torch.Tensor
-
-
 class Tuner:
     """One training run; `save` and `load` make it resumable at any step. `settings` are further ones that a run which
     goes on must share."""
