@@ -35,7 +35,7 @@ def test_the_exported_model_computes_what_the_encoder_computes(exported: Path) -
     model, bert = load_model(bundled_weights(), 1), NumpyBert(exported)
     for text, expected in zip(TEXTS, model.encode_texts(TEXTS), strict=True):
         mean = bert.states([model.words.start, *model.words.ids(text), model.words.end])[1:-1].mean(axis=0)
-        assert mean @ expected / np.linalg.norm(mean) > 0.98  # the encoder rounds its activations to eight bits
+        assert mean @ expected / np.linalg.norm(mean) > 0.985  # the encoder rounds its activations to eight bits
 
 
 def test_the_folder_is_a_model_and_a_folder_of_weights(exported: Path) -> None:
