@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -15,7 +14,10 @@ from guardmw.commands._output import printable
 
 RUNNER = CliRunner()
 
-HEAVY = {"guardmw.train", "httpx", "langchain_core", "langgraph", "numpy", "onnxruntime", "torch", "opentelemetry.sdk"}
+HEAVY = {
+    "asyncio", "guardmw.checker", "guardmw.train", "httpx", "langchain_core", "langgraph", "numpy", "onnxruntime",
+    "opentelemetry", "pydantic", "torch", "yaml",
+}  # fmt: skip
 
 
 def plain(text: str) -> str:
@@ -68,24 +70,14 @@ def test_verbose_shows_where_an_error_came_from() -> None:
     assert "guardmw.errors.GuardConfigError" in result.stderr
 
 
-def test_help_is_quick_and_imports_nothing_heavy() -> None:
+def test_help_imports_nothing_heavy() -> None:
     program = (
         "import sys; from guardmw.cli import app\n"
         "try:\n    app(['--help'])\nexcept SystemExit:\n    print('\\n' + ','.join(sys.modules))"
     )
-    times_s = []
-    for _ in range(3):
-        before_s = cpu_of_children_s()
-        shown = subprocess.check_output([sys.executable, "-c", program], text=True)
-        times_s.append(cpu_of_children_s() - before_s)
-    assert not HEAVY & set(shown.splitlines()[-1].split(","))
-    assert min(times_s) < 0.5
-
-
-def cpu_of_children_s() -> float:
-    """CPU time, since the wall clock also counts what else the machine does."""
-    used = os.times()
-    return used.children_user + used.children_system
+    imported = set(subprocess.check_output([sys.executable, "-c", program], text=True).splitlines()[-1].split(","))
+    assert "guardmw.cli" in imported
+    assert not HEAVY & imported
 
 
 def test_the_command_is_installed() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -72,6 +71,8 @@ def _question(text: str, surface: Surface, agent: str, tool: str | None) -> Chec
 
 
 def _decide(question: Check, policy: str, guard: str) -> tuple[Decision, Policy, float]:
+    import asyncio
+
     from guardmw.checker import Checker
 
     return asyncio.run(_ask(Checker(policy, guard=guard), question))

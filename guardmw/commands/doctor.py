@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from guardmw.commands._examinations import Health, Patient, Result, examine
 from guardmw.commands._output import FINE, FOUND, GUARDS, print_json, printable
+
+if TYPE_CHECKING:
+    from guardmw.commands._examinations import Health, Result
 
 MARKS: dict[Health, tuple[str, str]] = {
     "ok": ("✓", "green"),
@@ -28,6 +30,8 @@ def doctor(
 
     Exits 0 when all is well, 1 when an examination failed, 2 when the examination could not run.
     """
+    from guardmw.commands._examinations import Patient, examine
+
     results = examine(Patient(policy, guard))
     failed = sum(result.health == "failed" for result in results)
     if as_json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -151,6 +150,8 @@ def _tell_left_out(dataset: Dataset, max_bad_share: float) -> None:
 
 
 def _run(dataset: Dataset, guard: str, settings: Settings) -> dict[str, Any]:
+    import asyncio
+
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
