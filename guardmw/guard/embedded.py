@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from guardmw.errors import GuardAnswerError, GuardError
 from guardmw.guard.encoder import BATCH, Encoded, Model, Window, Windows, load_model
 from guardmw.guard.lookalikes import as_read
+from guardmw.guard.precedents import Precedents, bearing, nearest
 from guardmw.policy.schema import Category, Policy
 from guardmw.types import SURFACES, Check, Finding, Surface, TokenUsage, Verdict
 
@@ -159,35 +160,25 @@ def surface_vector(surface: Surface) -> list[float]:
 
 @dataclass(frozen=True)
 class CategoryVectors:
-    """Some categories as the head takes them: their vectors, and the vectors of each one's precedents by label."""
+    """Some categories as the head takes them: their vectors, and each one's precedents by label."""
 
     categories: Vectors
-    unsafe: tuple[Vectors, ...]
-    safe: tuple[Vectors, ...]
+    unsafe: tuple[Precedents, ...]
+    safe: tuple[Precedents, ...]
 
     def logits(self, model: Model, read: Encoded, surface: Surface) -> Vectors:
         """One logit for each of the windows `read` (rows) under each category (columns)."""
         import numpy as np
 
-        vectors = read.vectors
-        return model.score(
+        scored = model.score(
             tokens=read.tokens,
             mask=read.mask,
             categories=self.categories,
-            unsafe=_nearest(vectors, self.unsafe),
-            safe=_nearest(vectors, self.safe),
+            unsafe=nearest(read, self.unsafe),
+            safe=nearest(read, self.safe),
             surface=np.array(surface_vector(surface), dtype=np.float32),
         )
-
-
-def _nearest(texts: Vectors, precedents: Sequence[Vectors]) -> Vectors:
-    """Windows by categories: the cosine with the nearest precedent, 0 where a category has none."""
-    import numpy as np
-
-    columns = [
-        (texts @ vectors.T).max(axis=1) if len(vectors) else np.zeros(len(texts), np.float32) for vectors in precedents
-    ]
-    return np.stack(columns, axis=1).astype(np.float32)
+        return scored + bearing(read, self.unsafe, self.safe)
 
 
 class _PolicyVectors:
@@ -230,7 +221,7 @@ class PolicyVectors:
         self._texts = model.encode_texts(map(category_text, policy.categories))
         self._precedents = {
             label: [
-                model.encode_texts(case.text for case in category.precedents if case.label == label)
+                Precedents.read(model, (case.text for case in category.precedents if case.label == label))
                 for category in policy.categories
             ]
             for label in ("unsafe", "safe")

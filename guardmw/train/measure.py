@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from guardmw.guard.calibration import Calibration
 from guardmw.guard.embedded import CategoryVectors, PolicyVectors, cut
 from guardmw.guard.encoder import BATCH, Model, TextEncoder, Window
+from guardmw.guard.precedents import Precedents
 from guardmw.policy.schema import Policy
 from guardmw.train.corpus import BENIGN, Corpus, Example
 from guardmw.train.dataset import DatasetError
@@ -44,7 +45,7 @@ def score(
 ) -> Scores:  # fmt: skip
     """Judges `examples` as the guard does, with `encoder` (the exact one, or the one that ships)."""
     categories = model.encode_texts(text.text for text in texts)
-    none = tuple(np.zeros((0, categories.shape[1]), np.float32) for _ in texts)
+    none = (Precedents.read(model, ()),) * len(texts)
     general = CategoryVectors(categories, none, none)
     vectors = {policy.id: PolicyVectors(model, policy) for policy in policies}
     highest = {policy.id: np.full(len(examples), -np.inf, dtype=np.float32) for policy in policies}
