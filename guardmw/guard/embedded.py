@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from guardmw.errors import GuardAnswerError, GuardError
 from guardmw.guard.encoder import BATCH, Encoded, Model, Window, Windows, load_model
+from guardmw.guard.encodings import Hidden, hidden_texts
 from guardmw.guard.lookalikes import as_read
 from guardmw.guard.precedents import Precedents, bearing, nearest
 from guardmw.policy.schema import Category, Policy
@@ -234,21 +235,23 @@ class PolicyVectors:
 
 
 def check_windows(check: Check, model: Model) -> list[Window]:
-    """What of `check` is read: windows of word pieces, each with the end of what it answers; none when the text has
-    no piece."""
+    """What of `check` is read, what it holds in base64 or hexadecimal as well: windows of word pieces, each with the
+    end of what it answers; none when the text has no piece."""
     size = model.manifest.windows.context
     context = model.words.ids(as_read(_answered(check)[-size * CHARS_PER_PIECE :]))[-size:] if size else []
-    return [Window(piece, context) for piece in _pieces(check, model)]
+    texts = [Hidden(check.content, check.offset_chars), *hidden_texts(check.content, check.offset_chars)]
+    return [Window(pieces, context) for text, seen in texts for pieces in _pieces(text, seen, model)]
 
 
-def _pieces(check: Check, model: Model) -> list[list[int]]:
+def _pieces(text: str, offset: int, model: Model) -> list[list[int]]:
+    """The windows of `text` behind `offset`, and of what comes before it as much as a stream's window has room for."""
     windows = model.manifest.windows
-    if check.offset_chars <= 0:
-        return cut(model.words.ids(as_read(check.content)), windows)
-    start = _word_start(check.content, check.offset_chars)
-    new = model.words.ids(as_read(check.content[start:]))
+    if offset <= 0:
+        return cut(model.words.ids(as_read(text)), windows)
+    start = _word_start(text, offset)
+    new = model.words.ids(as_read(text[start:]))
     room = max(windows.look_back, windows.stream_size - 2 - len(new))
-    earlier = model.words.ids(as_read(check.content[max(0, start - room * CHARS_PER_PIECE) : start]))
+    earlier = model.words.ids(as_read(text[max(0, start - room * CHARS_PER_PIECE) : start]))
     return cut(earlier[-room:] + new, windows)
 
 
