@@ -419,3 +419,28 @@ def test_a_small_run_writes_weights_that_a_guard_loads(tmp_path: Path, monkeypat
     verdict = asyncio.run(guard.check(check, Policy(id="p", categories=(category,))))
     assert verdict.guard_version == manifest.version
     asyncio.run(guard.aclose())
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_starts_from_what_another_learned(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="training needs guardmw[train]")
+    pytest.importorskip("transformers", reason="training needs guardmw[train]")
+    from guardmw.train.embedded import Settings, train_embedded
+    from guardmw.train.tuning import Tuning
+
+    settings = Settings(
+        data=small_data(tmp_path / "data"), out=tmp_path / "weights", encoder=str(small_encoder(tmp_path / "encoder")),
+        version="1", tuning=Tuning(steps=16, batch=4),
+    )  # fmt: skip
+    learned = train_embedded(settings, print, lambda *_: None)
+    start = settings.out / "trained.pt"
+    further = replace(settings, out=tmp_path / "further", tuning=Tuning(steps=1, batch=4, rate=0.0), start=start)
+    told: list[str] = []
+    assert train_embedded(further, told.append, lambda *_: None).files == learned.files, "no step changed anything"
+    assert f"starting from {start}" in told
+    moved = replace(further, out=tmp_path / "moved", tuning=Tuning(steps=1, batch=4))
+    assert train_embedded(moved, print, lambda *_: None).files != learned.files
+    for unfit in (tmp_path / "none.pt", settings.out / "vocab.txt"):
+        with pytest.raises(DatasetError, match=rf"{unfit.name}: .*`--start` takes the trained.pt"):
+            train_embedded(replace(further, start=unfit), print, lambda *_: None)

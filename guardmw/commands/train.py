@@ -44,6 +44,10 @@ def embedded(
         int, typer.Option(min=1, help="Training steps; the default takes about 70 minutes on two cores.")
     ] = 3000,
     batch: Annotated[int, typer.Option(min=2, help="Texts in one step.")] = 48,
+    rate: Annotated[float, typer.Option(min=0.0, help="Scales the learning rates; below 1 with --start.")] = 1.0,
+    start: Annotated[
+        Path | None, typer.Option(help="Begin with what another run learned: the trained.pt in its folder.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Rows taken from each source.")] = 4000,
     false_positives: Annotated[
         float, typer.Option(min=0.0, max=0.5, help="Share of harmless texts that may reach probability 0.5 on dev.")
@@ -61,7 +65,7 @@ def embedded(
         raise TrainingError(f"training needs {error.name}: pip install 'guardmw[train]'") from error
     settings = Settings(
         data=data, out=out, encoder=encoder, version=version("guardmw"), limit=limit, false_positives=false_positives,
-        tuning=Tuning(steps=steps, batch=batch, seed=seed),
+        tuning=Tuning(steps=steps, batch=batch, seed=seed, rate=rate), start=start,
     )  # fmt: skip
     console = Console(stderr=True)
     with Progress(*Progress.get_default_columns(), TextColumn("{task.fields[loss]}"), console=console) as bar:

@@ -32,11 +32,11 @@ from guardmw.train.pairs import CategoryText, category_texts, own_categories
 from guardmw.train.tuning import Tuner, Tuning
 from guardmw.train.written import written_rows
 
-__all__ = ["WINDOWS", "Settings", "train_embedded"]
+__all__ = ["WINDOWS", "Settings", "gathered", "train_embedded"]
 
 WINDOWS = Windows(size=CONTENT + 2, overlap=32, stream_size=STREAMED + 2, look_back=8, context=CONTEXT)
 QUANTISATION_SAMPLE = 400
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT, TRAINED = "checkpoint.pt", "trained.pt"
 NAMED_SOURCES = 5
 
 Tell = Callable[[str], None]
@@ -49,7 +49,8 @@ class Settings:
     """`data` holds ``train/``, ``dev/`` and ``taxonomies.json``; `encoder` is a hub id or a folder; `limit` bounds the
     rows of each source; `false_positives` is the share of benign dev texts, every source weighing alike, that may reach
     0.5 under any one of `policies` (files or ids; none given: the bundled ones), and fixes the calibration's bias. A
-    run that was cut off goes on from the checkpoint in `out`, unless its settings were others."""
+    run that was cut off goes on from the checkpoint in `out`, unless its settings were others. `start` is the
+    ``trained.pt`` of another run: training begins with its encoder and head, whatever its data were."""
 
     data: Path
     out: Path
@@ -59,6 +60,7 @@ class Settings:
     limit: int = 4000
     false_positives: float = 0.03
     policies: tuple[str, ...] = ()
+    start: Path | None = None
 
     @property
     def base(self) -> str:
@@ -70,7 +72,8 @@ def train_embedded(settings: Settings, tell: Tell, progress: Progress) -> Manife
     """Train, calibrate, and write a folder of weights to ``settings.out``; what `manifest.json` there says.
 
     Files arrive one by one, the manifest last: a guard that is built meanwhile reports damage, never mixes weights.
-    Raises DatasetError for unusable data or a checkpoint that is damaged or another run's, OSError or ValueError for an
+    ``trained.pt`` there holds encoder and head in full precision, for a later run to start from. Raises DatasetError
+    for unusable data, a checkpoint that is damaged or another run's, or an unusable start, OSError or ValueError for an
     unusable encoder.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
@@ -79,22 +82,24 @@ def train_embedded(settings: Settings, tell: Tell, progress: Progress) -> Manife
         encoder = load_encoder(settings.encoder)
         write_vocabulary(settings.encoder, folder / "vocab.txt")
         words = WordPiece((folder / "vocab.txt").read_text("utf-8"))
-        texts, train, dev = _gathered(settings, words, tell)
+        texts, train, dev = gathered(settings, words, tell)
         check_dev(dev)
         tell(f"{len(train.examples)} texts under {len(texts)} categories")
         shared: dict[str, str | int] = {"encoder": settings.base, "limit": settings.limit}
         tuner = Tuner(encoder, train, texts, words, settings.tuning, shared)
+        _start(settings, tuner, tell)
         _tune(settings, tuner, tell, progress)
         export_encoder(tuner.encoder.cpu(), folder)
         export_head(tuner.head.cpu(), folder / "head.onnx")
         tell("calibrating on dev")
         manifest = _calibrated(settings, folder, texts, dev)
         _publish(folder, settings.out, manifest)
+        tuner.keep(settings.out / TRAINED)
     (settings.out / CHECKPOINT).unlink(missing_ok=True)
     return manifest
 
 
-def _gathered(settings: Settings, words: WordPiece, tell: Tell) -> tuple[list[CategoryText], Corpus, Corpus]:
+def gathered(settings: Settings, words: WordPiece, tell: Tell) -> tuple[list[CategoryText], Corpus, Corpus]:
     """The categories, and the texts of train and dev under them."""
     taxonomies = read_taxonomies(settings.data / "taxonomies.json")
     rows = _rows(settings, "train", own_categories(taxonomies), tell)
@@ -128,6 +133,18 @@ def _told(left_out: Counter[tuple[str, str]]) -> Iterator[str]:
         named = [f"{source} {count}" for source, count in sources.most_common(NAMED_SOURCES)]
         more = f" and {len(sources) - NAMED_SOURCES} more" if len(sources) > NAMED_SOURCES else ""
         yield f"{sources.total()} rows left out, {why}: {', '.join(named)}{more}"
+
+
+def _start(settings: Settings, tuner: Tuner, tell: Tell) -> None:
+    if settings.start is None:
+        return
+    try:
+        tuner.start(settings.start)
+    except (OSError, ValueError) as error:
+        raise DatasetError(
+            f"{settings.start}: {error}. `--start` takes the {TRAINED} that a run of the same encoder left."
+        ) from error
+    tell(f"starting from {settings.start}")
 
 
 def _tune(settings: Settings, tuner: Tuner, tell: Tell, progress: Progress) -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import pickle
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from guardmw.train.head import Head, unit_mean
 from guardmw.train.pairs import NO, YES, CategoryText
 from guardmw.types import SURFACES
 
-__all__ = ["Tuner", "Tuning", "padded"]
+__all__ = ["Batch", "Tuner", "Tuning", "loss_of", "padded"]
 
 HARDEST = 4
 """How many of a text's highest wrong categories weigh as much as all its others: what users feel is the maximum."""
@@ -53,14 +53,23 @@ Tell = Callable[[int, float], None]
 @dataclass(frozen=True)
 class Tuning:
     """`steps` of `batch` texts and `columns` categories; `encoder_rate` and `head_rate` are the highest learning
-    rates (AdamW, linear warm-up over a twentieth of the steps, then linear decay)."""
+    rates (AdamW, linear warm-up over a twentieth of the steps, then linear decay), before `rate` scales them."""
 
     steps: int
     batch: int = 48
     columns: int = 48
     encoder_rate: float = 1e-4
     head_rate: float = 2e-3
+    rate: float = 1.0
     seed: int = 0
+
+
+class Batch(NamedTuple):
+    """What the head is given for some texts and categories, as `Head.both` takes it, and what it should say."""
+
+    inputs: tuple[torch.Tensor, ...]
+    labels: torch.Tensor
+    unsafe: torch.Tensor
 
 
 class Tuner:
@@ -81,12 +90,12 @@ class Tuner:
         # Rare words keep their meaning, and half the parameters need no optimiser.
         self.encoder.embeddings.word_embeddings.weight.requires_grad = False
         self.head = Head(encoder.config.hidden_size).to(self.device)
-        self._corpus, self._words, self._tuning = corpus, words, tuning
+        self._corpus, self.words, self._tuning = corpus, words, tuning
         self._texts = [Window(words.ids(category.text)[:96]) for category in categories]
         self._nameless = Window(words.ids(NAMELESS))
         self._optimizer = torch.optim.AdamW([
-            {"params": [p for p in encoder.parameters() if p.requires_grad], "lr": tuning.encoder_rate},
-            {"params": self.head.parameters(), "lr": tuning.head_rate},
+            {"params": [p for p in encoder.parameters() if p.requires_grad], "lr": tuning.encoder_rate * tuning.rate},
+            {"params": self.head.parameters(), "lr": tuning.head_rate * tuning.rate},
         ], weight_decay=0.01)  # fmt: skip
         warm = max(1, tuning.steps // 20)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -103,7 +112,9 @@ class Tuner:
             rng = np.random.default_rng((self._tuning.seed, self.step))
             torch.manual_seed(int(rng.integers(1 << 62)))
             for windows, rows in self._pool(rng, min(POOL_BATCHES, self._tuning.steps - self.step)):
-                loss = self._loss(windows, rows, rng)
+                batch = self._batch(windows, rows, rng)
+                logits, harm = self.head.both(*batch.inputs)
+                loss = loss_of(logits, harm, batch.labels, batch.unsafe)
                 self._optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_([*self.encoder.parameters(), *self.head.parameters()], 1.0)
@@ -116,12 +127,36 @@ class Tuner:
         self.encoder.eval()
         self.head.eval()
 
+    def batches(self, count: int) -> Iterator[Batch]:
+        """`count` batches as `run` learns from them, for whoever wants to try another head."""
+        rng = np.random.default_rng(self._tuning.seed)
+        for left in range(count, 0, -POOL_BATCHES):
+            for windows, rows in self._pool(rng, min(POOL_BATCHES, left)):
+                yield self._batch(windows, rows, rng)
+
     def save(self, file: Path) -> None:
         partial = file.with_suffix(".partial")
         parts = {"encoder": self.encoder, "head": self.head, "optimizer": self._optimizer, "schedule": self._schedule}
         state = {name: part.state_dict() for name, part in parts.items()}
         torch.save(state | {"step": self.step, "run": self._run}, partial)
         partial.replace(file)
+
+    def keep(self, file: Path) -> None:
+        """Write what was learned, for `start`."""
+        partial = file.with_suffix(".partial")
+        torch.save({"encoder": self.encoder.state_dict(), "head": self.head.state_dict()}, partial)
+        partial.replace(file)
+
+    def start(self, file: Path) -> None:
+        """Begin with what another run learned. Raises OSError when `file` can't be read, ValueError when it holds
+        nothing that fits."""
+        try:
+            state = torch.load(file, map_location=self.device, weights_only=True)
+            self.encoder.load_state_dict(state["encoder"])
+            self.head.load_state_dict(state["head"])
+        except DAMAGE as error:
+            raise ValueError(f"it is damaged or of another kind ({error!r:.100})") from error
+        self._run["start"] = hashlib.sha256(file.read_bytes()).hexdigest()
 
     def load(self, file: Path) -> None:
         """Go on from `file`. Raises ValueError when it was saved by a run of other settings, data or encoder, or is
@@ -158,14 +193,14 @@ class Tuner:
 
     def encode(self, windows: Sequence[Window]) -> tuple[torch.Tensor, torch.Tensor]:
         """States of the pieces and the mask of what is judged."""
-        ids, attended, judged = padded(windows, self._words)
+        ids, attended, judged = padded(windows, self.words)
         with torch.autocast(self.device.type, torch.bfloat16):
             states = self.encoder(
                 input_ids=ids.to(self.device), attention_mask=attended.to(self.device)
             ).last_hidden_state
         return states.float(), judged.to(self.device)
 
-    def _loss(self, windows: list[Window], rows: NDArray[np.int64], rng: np.random.Generator) -> torch.Tensor:
+    def _batch(self, windows: list[Window], rows: NDArray[np.int64], rng: np.random.Generator) -> Batch:
         kinds = np.array([self._corpus.examples[row].kind for row in rows])
         columns = self._columns(kinds, rng)
         nameless = rng.random(len(columns)) < NAMELESS_SHARE
@@ -180,8 +215,8 @@ class Tuner:
             _precedents(closeness, categories.detach(), labels, label, nameless, rng).to(self.device)
             for label in (YES, NO)
         )
-        logits, harm = self.head.both(tokens, judged, categories, unsafe, safe, self._surfaces(rows, rng))
-        return loss_of(logits, harm, torch.from_numpy(labels).to(self.device), self._unsafe(rows))
+        inputs = (tokens, judged, categories, unsafe, safe, self._surfaces(rows, rng))
+        return Batch(inputs, torch.from_numpy(labels).to(self.device), self._unsafe(rows))
 
     def _columns(self, kinds: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         """Categories to judge under: half of them such as one of the texts falls under, half any."""
