@@ -18,6 +18,7 @@ from guardmw.guard.resilience import GuardRunner
 from guardmw.judgement import Evidence, decide
 from guardmw.policy.automaton import automaton_for, state_after
 from guardmw.policy.detectors import Match, detectors_for
+from guardmw.policy.escapes import detected
 from guardmw.policy.load import as_policy_set
 from guardmw.policy.match import PolicySet
 from guardmw.policy.outcome import RuleOutcome
@@ -128,7 +129,7 @@ class Checker:
         risk_spent: float,
     ) -> Evidence:
         if matches is None:
-            matches = detectors_for(policy, check.surface).scan(check.content).matches
+            matches = detected(policy, check.surface, check.content)
         if rule is None and check.surface == "tool_call" and check.calls:
             automaton = automaton_for(policy)
             rule = automaton.decide(state_after(automaton, check.calls[:-1]), check.calls[-1])

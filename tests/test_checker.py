@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from itertools import pairwise
 from pathlib import Path
@@ -115,6 +116,17 @@ async def test_a_detector_that_blocks_needs_no_guard() -> None:
     assert decision.action == "block"
     assert guard.checks == []
     assert decision.verdict.findings[0].source == "detector:pii.email"
+
+
+async def test_detectors_read_what_the_escapes_of_a_call_mean() -> None:
+    rules = policy(detectors={"pii": {"entities": ["email"]}})
+    arguments = json.dumps({"to": "Ann", "text": "write to:\nme@example.com today"})
+    decision = await Checker(rules, guard=FakeGuard(None)).check(Check("tool_call", f"send({arguments})"))
+    assert decision.action == "redact"
+    shown = apply_redactions(f"send({arguments})", decision.redactions)
+    assert json.loads(shown.removeprefix("send(").removesuffix(")")) == {
+        "to": "Ann", "text": "write to:\n[EMAIL] today",
+    }  # fmt: skip
 
 
 async def test_a_guard_that_redacts_without_a_span_redacts_what_is_new() -> None:

@@ -15,12 +15,12 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, Overwrite, Send
 
+from guardmw.policy.escapes import detected, whole_escapes
 from guardmw.policy.schema import Detectors, PatternDetector, PiiDetector, Results, Tools
 from guardmw.testing import FakeGuard, ScriptedChatModel
 from guardmw.types import Check, Decision, Redaction, ToolCall, Verdict, apply_redactions
 from guardmw_langgraph import GuardMiddleware, guard_tools
 from guardmw_langgraph.contents import read
-from guardmw_langgraph.escapes import detected, whole_escapes
 from guardmw_langgraph.held import redacted, rendered
 from langgraph_world import FORBIDDEN, MAIL, policy
 from toolbox import call, results

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from langchain_core.messages import ToolMessage
 
+from guardmw.policy.escapes import json_container
 from guardmw_langgraph.blocks import MEDIA, bare, is_media
 from guardmw_langgraph.prose import content_text
 from guardmw_langgraph.slots import Fields
@@ -43,7 +44,7 @@ class Reading:
     def described(self) -> str:
         """What it was, without a word of it: ``JSON, 1,204 characters, 2 other parts: image``."""
         counts = [f"{len(self.media)} other parts: {', '.join(dict.fromkeys(self.kinds))}"] if self.media else []
-        shape = "binary data" if self.binary else "JSON" if parsed(self.text) is not None else "text"
+        shape = "binary data" if self.binary else "JSON" if json_container(self.text) is not None else "text"
         size = [f"{shape}, {len(self.text):,} characters"] if self.text else []
         return ", ".join([*size, *counts])
 
@@ -59,17 +60,6 @@ def read(value: Any) -> Reading:
         text = content_text(ToolMessage(list(value), tool_call_id=""))
         return Reading(text, media, binary=_is_binary(text))
     return Reading(_stringified(value))
-
-
-def parsed(text: str) -> dict[str, Any] | list[Any] | None:
-    """`text` as JSON object or list; None when it is neither."""
-    if text.lstrip()[:1] not in ("{", "["):
-        return None
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict | list) else None
 
 
 def texts_in(value: Any) -> Iterator[str]:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from guardmw_langgraph.contents import parsed
+from guardmw.policy.escapes import json_container
 from guardmw_langgraph.windowed import WINDOW_CHARS
 
 MAX_CHECKS = 96
@@ -73,7 +73,7 @@ class _Document:
     """A text as its leaves (itself, or the texts in it when it is JSON) and their sentences."""
 
     def __init__(self, text: str) -> None:
-        self._data = parsed(text)
+        self._data = json_container(text)
         self.leaves = [text] if self._data is None else list(_leaves(self._data))
         self.pieces = [
             _Piece(place, *span) for place, leaf in enumerate(self.leaves) for span in sentences(leaf) if leaf.strip()

@@ -10,8 +10,8 @@ from langchain_core.messages import AIMessageChunk
 from langchain_core.messages import ToolCall as LangChainCall
 from langchain_core.utils.json import parse_partial_json
 
+from guardmw.policy.escapes import whole_escapes
 from guardmw.types import Decision, ToolCall, apply_redactions
-from guardmw_langgraph.escapes import whole_escapes
 from guardmw_langgraph.prose import readable
 from guardmw_langgraph.slots import Fields
 

@@ -13,6 +13,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from guardmw.checker import Checker
 from guardmw.guard.base import Guard
 from guardmw.policy.automaton import automaton_for
+from guardmw.policy.escapes import detected
 from guardmw.policy.match import PolicySet
 from guardmw.policy.outcome import RuleOutcome
 from guardmw.policy.schema import Policy
@@ -20,7 +21,6 @@ from guardmw.traces.record import Recorder
 from guardmw.types import Check, Decision, Message, ToolCall
 from guardmw_langgraph.callmarks import MARK, CallMark, CallVerdict, mark_of
 from guardmw_langgraph.descriptions import Descriptions
-from guardmw_langgraph.escapes import detected
 from guardmw_langgraph.held import redacted, rendered
 from guardmw_langgraph.history import CallHistory, Past
 from guardmw_langgraph.internals import running_agent

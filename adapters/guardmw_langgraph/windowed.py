@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 from guardmw.checker import Checker
 from guardmw.policy.detectors import Match
+from guardmw.policy.escapes import detected, whole_escapes
 from guardmw.policy.outcome import RuleOutcome
 from guardmw.policy.schema import Policy
 from guardmw.types import Check, Decision, Redaction, apply_redactions, merge_redactions, severity
-from guardmw_langgraph.escapes import detected, whole_escapes
 
 WINDOW_CHARS = 8192
 OVERLAP_CHARS = 512

@@ -17,12 +17,12 @@ from threading import Lock
 from typing import Any, Final
 from uuid import uuid4
 
+from guardmw.policy.escapes import detected
 from guardmw.policy.schema import Policy
 from guardmw.stream.gate import guard_stream
 from guardmw.stream.items import Blocked, Delta, Opaque, Released, Text
 from guardmw.types import Check, Decision, ToolCall
 from guardmw_langgraph.contents import texts_in
-from guardmw_langgraph.escapes import detected
 from guardmw_langgraph.internals import Write, with_writers
 from guardmw_langgraph.screen import cut
 from guardmw_langgraph.seam import Seam

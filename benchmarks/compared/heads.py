@@ -21,16 +21,17 @@ from guardmw.train.corpus import BENIGN, CONTENT, Corpus
 from guardmw.train.embedded import Settings, gathered
 from guardmw.train.encoder import load_encoder, write_vocabulary
 from guardmw.train.head import SCALE, Head, unit_mean
+from guardmw.train.loss import loss_of
 from guardmw.train.pairs import NO, YES, CategoryText
-from guardmw.train.tuning import Tuner, Tuning, loss_of
+from guardmw.train.tuning import Tuner, Tuning
 from guardmw.types import SURFACES
 
 __all__ = ["HEADS", "compare"]
 
 FALSE_POSITIVES = 0.03
 READ_AT_ONCE = 32
-PAIRED = 600
-"""So many texts of dev are judged under all categories of training."""
+JUDGED, PAIRED = 2400, 600
+"""So many texts of dev are judged under the policy, and so many of them under all categories of training."""
 
 
 class Pooled(nn.Module):
@@ -115,7 +116,7 @@ def judged(tuner: Tuner, heads: dict[str, nn.Module], dev: Corpus, texts: Sequen
     base = load_policies("base").policies["base"]
     under_base = encoded(tuner, [Window(words.ids(category_text(each))[:CONTENT]) for each in base.categories])
     in_training = encoded(tuner, [Window(words.ids(each.text)[:CONTENT]) for each in texts])
-    order = np.random.default_rng(0).permutation(len(dev.examples))
+    order = np.random.default_rng(0).permutation(len(dev.examples))[:JUDGED]
     highest: dict[str, list[float]] = {name: [] for name in heads}
     pairs: dict[str, list[Any]] = {name: [] for name in heads}
     for start in range(0, len(order), READ_AT_ONCE):

@@ -18,7 +18,8 @@ from guardmw.evaluation.data import Sample
 from guardmw.evaluation.steps import trajectory_checks
 from guardmw.guard.base import Guard
 from guardmw.guard.resilience import GuardRunner
-from guardmw.policy.detectors import Match, detectors_for
+from guardmw.policy.detectors import Match
+from guardmw.policy.escapes import detected
 from guardmw.policy.schema import Policy
 from guardmw.policy.tools import decide_call
 from guardmw.train.calls import call_checks
@@ -124,7 +125,7 @@ def _above(finding: Finding, policy: Policy) -> bool:
 def _without_guard(check: Check, policy: Policy, matches: Sequence[Match] | None) -> Judged | None:
     """What is certain before any guard is asked, None when nothing is."""
     if matches is None:
-        matches = detectors_for(policy, check.surface).scan(check.content).matches
+        matches = detected(policy, check.surface, check.content)
     found = next((match for match in matches if severity(match.action) >= severity("redact")), None)
     if found is not None:
         return Judged(1.0, unsafe=True, top=found.entity)

@@ -23,17 +23,12 @@ from guardmw.guard.encoder import Window, sequence
 from guardmw.guard.wordpiece import WordPiece
 from guardmw.train.corpus import Corpus, window_of
 from guardmw.train.head import Head, unit_mean
+from guardmw.train.loss import loss_of
 from guardmw.train.pairs import NO, YES, CategoryText
 from guardmw.types import SURFACES
 
-__all__ = ["Batch", "Tuner", "Tuning", "loss_of", "padded"]
+__all__ = ["Batch", "Tuner", "Tuning", "padded"]
 
-HARDEST = 4
-"""How many of a text's highest wrong categories weigh as much as all its others: what users feel is the maximum."""
-CONFUSED = 0.25
-"""What a harmful text's highest wrong categories weigh beside a harmless one's."""
-FOUND = 1.5
-"""What the likeliest category of a harmful text weighs beside all its pairs."""
 ELSEWHERE = 0.15
 """Policies judge the same words on every surface: a text is sometimes met where its source never had it."""
 PRECEDENT_SHARE, NAMELESS_SHARE = 0.4, 0.08
@@ -268,24 +263,6 @@ def _texts_digest(corpus: Corpus) -> str:
         for each in corpus.examples
     )
     return _digest([*examples, corpus.labels.tobytes()])
-
-
-def loss_of(logits: torch.Tensor, harm: torch.Tensor, labels: torch.Tensor, unsafe: torch.Tensor) -> torch.Tensor:
-    """The mean loss of texts (rows): cross-entropy of their pairs, of their highest wrong categories once more, of
-    the likeliest category of an unsafe text, and of being harmful at all."""
-    known = (labels >= 0).float()
-    target = labels.clamp(min=0).float()
-    losses = nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none") * known
-    yes, no = (labels == YES).float(), (labels == NO).float()
-    rows = (losses * yes).sum(1) / yes.sum(1).clamp(min=1) + (losses * no).sum(1) / no.sum(1).clamp(min=1)
-    # To flag a harmful text under one category too many costs little; to flag a harmless one costs a user.
-    hardest = (losses * no).topk(min(HARDEST, losses.shape[1]), dim=1).values.mean(1)
-    rows = rows + torch.where(unsafe > 0, CONFUSED * hardest, hardest)
-    # An unsafe text falls under some category, even where its label doesn't say which: the likeliest learns from it.
-    likeliest = logits.masked_fill(labels == NO, -torch.inf).amax(1)
-    found = (labels != NO).any(1) & (unsafe > 0)
-    rows = rows + torch.where(found, FOUND * nn.functional.softplus(-likeliest), 0.0)
-    return (rows + 0.3 * nn.functional.binary_cross_entropy_with_logits(harm, unsafe, reduction="none")).mean()
 
 
 def _precedents(

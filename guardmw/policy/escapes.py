@@ -10,12 +10,11 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from guardmw.policy.detectors import Match, detectors_for
 from guardmw.policy.schema import Policy
 from guardmw.types import Redaction, Surface, merge_redactions
-from guardmw_langgraph.contents import parsed
 
 MAX_DEPTH: Final = 3
 """JSON in a text of JSON in a text of JSON: escapes of escapes are read so often."""
@@ -49,7 +48,7 @@ def detected(policy: Policy, surface: Surface, text: str, *, escaped: bool | Non
     if "\\" not in text or not detectors:
         return detectors.scan(text).matches
     if escaped is None:
-        escaped = surface == "tool_call" or parsed(text) is not None
+        escaped = surface == "tool_call" or json_container(text) is not None
     readings = list(_readings(text))
     deepest = readings[-1]
     found: dict[tuple[str, str, int, int], Match] = {}
@@ -58,6 +57,17 @@ def detected(policy: Policy, surface: Surface, text: str, *, escaped: bool | Non
             start, end = deepest.whole(reading.places[match.start], reading.places[match.end])
             found[match.kind, match.entity, start, end] = replace(match, start=start, end=end)
     return tuple(sorted(found.values(), key=lambda match: match.start))
+
+
+def json_container(text: str) -> dict[str, Any] | list[Any] | None:
+    """`text` as JSON object or list; None when it is neither."""
+    if text.lstrip()[:1] not in ("{", "["):
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict | list) else None
 
 
 def whole_escapes(text: str, redactions: Sequence[Redaction]) -> tuple[Redaction, ...]:
