@@ -16,8 +16,9 @@ from guardmw.errors import GuardAnswerError, GuardError
 from guardmw.guard import embedded
 from guardmw.guard.base import Guard
 from guardmw.guard.calibration import Calibration
-from guardmw.guard.embedded import EmbeddedGuard, PolicyVectors, bundled_weights, check_windows, cut
+from guardmw.guard.embedded import EmbeddedGuard, PolicyVectors, bundled_weights
 from guardmw.guard.encoder import Model, Windows, load_model
+from guardmw.guard.reading import check_windows, cut
 from guardmw.policy.schema import Category, Policy, Precedent
 from guardmw.types import SURFACES, Check, Message, Surface, Verdict
 

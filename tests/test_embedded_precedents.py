@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator
 from typing import Literal
 
@@ -98,6 +99,31 @@ async def test_a_text_decided_as_unsafe_is_found_inside_a_longer_one(guard: Embe
     check = Check("output", f"We open at seven and sell bread to the whole street. {HARMLESS} Come and see us!")
     undecided = await probability(guard, check, policy(VIOLENCE))
     assert await probability(guard, check, policy(VIOLENCE, (HARMLESS, "unsafe"))) > undecided + 0.4
+
+
+@pytest.mark.parametrize("around", [1, 3, 12])
+async def test_a_text_decided_as_unsafe_is_found_word_for_word_in_a_text_of_any_length(
+    guard: EmbeddedGuard, around: int
+) -> None:
+    filler = "The bakery opens at seven and sells bread, rolls and cakes to the whole street until noon. " * around
+    check = Check("output", f"{filler}{HARMLESS} {filler}")
+    assert await probability(guard, check, policy(VIOLENCE)) < 0.1
+    assert await probability(guard, check, policy(VIOLENCE, (HARMLESS, "unsafe"))) > 0.9
+
+
+async def test_a_long_text_decided_as_safe_passes_to_its_end(guard: EmbeddedGuard) -> None:
+    names = ["Ann", "Tom", "Eva", "Ben", "Ida", "Max"] * 5
+    long = " ".join(FLAGGED.replace("my neighbour", name) for name in names)
+    check = Check("input", long)
+    assert await probability(guard, check, policy(VIOLENCE)) > 0.5
+    assert await probability(guard, check, policy(VIOLENCE, (long, "safe"))) < 0.05
+
+
+async def test_a_code_decided_as_safe_passes(guard: EmbeddedGuard) -> None:
+    code = f"ref: {base64.b64encode(ORDER.encode()).decode()}"
+    check = Check("tool_result", code)
+    assert await probability(guard, check, policy(INJECTION)) > 0.5
+    assert await probability(guard, check, policy(INJECTION, (code, "safe"))) < 0.05
 
 
 async def test_precedents_that_contradict_each_other_leave_it_to_the_model(guard: EmbeddedGuard) -> None:

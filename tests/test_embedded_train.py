@@ -423,9 +423,10 @@ def test_a_small_run_writes_weights_that_a_guard_loads(tmp_path: Path, monkeypat
 
 @pytest.mark.timeout(240)
 @pytest.mark.filterwarnings("ignore")
-def test_a_run_starts_from_what_another_learned(tmp_path: Path) -> None:
-    pytest.importorskip("torch", reason="training needs guardmw[train]")
+def test_a_run_starts_from_what_another_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch", reason="training needs guardmw[train]")
     pytest.importorskip("transformers", reason="training needs guardmw[train]")
+    from guardmw.train import tuning
     from guardmw.train.embedded import Settings, train_embedded
     from guardmw.train.tuning import Tuning
 
@@ -441,6 +442,14 @@ def test_a_run_starts_from_what_another_learned(tmp_path: Path) -> None:
     assert f"starting from {start}" in told
     moved = replace(further, out=tmp_path / "moved", tuning=Tuning(steps=1, batch=4))
     assert train_embedded(moved, print, lambda *_: None).files != learned.files
-    for unfit in (tmp_path / "none.pt", settings.out / "vocab.txt"):
+    other = tmp_path / "other.pt"
+    torch.save([1, 2], other)
+    for unfit in (tmp_path / "none.pt", settings.out / "vocab.txt", other):
         with pytest.raises(DatasetError, match=rf"{unfit.name}: .*`--start` takes the trained.pt"):
             train_embedded(replace(further, start=unfit), print, lambda *_: None)
+    cut_off = replace(moved, out=tmp_path / "cut_off", tuning=Tuning(steps=48, batch=4))
+    monkeypatch.setattr(tuning, "SAVE_STEPS", tuning.POOL_BATCHES)
+    with pytest.raises(KeyboardInterrupt):
+        train_embedded(cut_off, print, interrupt_at(40))
+    with pytest.raises(DatasetError, match="differs in start"):
+        train_embedded(replace(cut_off, start=None), print, lambda *_: None)

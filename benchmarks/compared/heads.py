@@ -89,7 +89,7 @@ HEADS = {"late interaction (shipped)": Head, "pooled": Pooled, "per piece": PerP
 
 def trained(tuner: Tuner, dimensions: int, steps: int) -> dict[str, nn.Module]:
     """Every head after `steps` batches; the encoder stays as it is."""
-    heads = {name: kind(dimensions) for name, kind in HEADS.items()}
+    heads = {name: kind(dimensions).to(tuner.device) for name, kind in HEADS.items()}
     optimizers = [torch.optim.AdamW(head.parameters(), lr=2e-3, weight_decay=0.01) for head in heads.values()]
     schedules = [torch.optim.lr_scheduler.LinearLR(each, 1.0, 0.02, steps) for each in optimizers]
     batches = tuner.batches(steps)
@@ -122,11 +122,12 @@ def judged(tuner: Tuner, heads: dict[str, nn.Module], dev: Corpus, texts: Sequen
     for start in range(0, len(order), READ_AT_ONCE):
         examples = [dev.examples[place] for place in order[start : start + READ_AT_ONCE]]
         tokens, mask = tuner.encode([Window(each.content[:CONTENT], each.context) for each in examples])
-        surfaces = nn.functional.one_hot(torch.tensor([each.surface for each in examples]), len(SURFACES)).float()
+        surfaces = nn.functional.one_hot(torch.tensor([each.surface for each in examples]), len(SURFACES))
+        surfaces = surfaces.float().to(tuner.device)
         for name, head in heads.items():
             highest[name] += scores(head, tokens, mask, under_base, surfaces).amax(1).tolist()
             if start < PAIRED:
-                pairs[name].append(scores(head, tokens, mask, in_training, surfaces).numpy())
+                pairs[name].append(scores(head, tokens, mask, in_training, surfaces).cpu().numpy())
     unsafe = dev.unsafe[order]
     benign = np.array([dev.examples[place].row.source.startswith(BENIGN) for place in order])
     kinds = [dev.examples[place].kind for place in order[: len(np.concatenate(next(iter(pairs.values()))))]]
@@ -150,7 +151,7 @@ def judged(tuner: Tuner, heads: dict[str, nn.Module], dev: Corpus, texts: Sequen
 def scores(
     head: nn.Module, tokens: torch.Tensor, mask: torch.Tensor, categories: torch.Tensor, surfaces: torch.Tensor
 ) -> torch.Tensor:
-    none = torch.zeros(len(tokens), len(categories))
+    none = torch.zeros(len(tokens), len(categories), device=tokens.device)
     logits: torch.Tensor = head.both(tokens, mask, categories, none, none, surfaces)[0]
     return logits
 

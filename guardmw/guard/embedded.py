@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from guardmw.errors import GuardAnswerError, GuardError
-from guardmw.guard.encoder import BATCH, Encoded, Model, Window, Windows, load_model
-from guardmw.guard.encodings import Hidden, hidden_texts
-from guardmw.guard.lookalikes import as_read
+from guardmw.guard.encoder import BATCH, Encoded, Model, load_model
 from guardmw.guard.precedents import Precedents, bearing, nearest
+from guardmw.guard.reading import check_windows
 from guardmw.policy.schema import Category, Policy
 from guardmw.types import SURFACES, Check, Finding, Surface, TokenUsage, Verdict
 
@@ -38,10 +37,6 @@ Judged: TypeAlias = tuple[tuple[Finding, ...], int]
 CLOSED = "the embedded guard is closed; build a new one"
 CACHED_POLICIES = 64
 MAX_WORKERS = 4
-CHARS_PER_PIECE = 8
-"""How much text is enough to fill a window of word pieces when looking back: twice what English needs."""
-WORD_CHARS = 32
-"""How far back a word that a check's offset cuts through may begin."""
 
 
 class EmbeddedGuard:
@@ -222,7 +217,7 @@ class PolicyVectors:
         self._texts = model.encode_texts(map(category_text, policy.categories))
         self._precedents = {
             label: [
-                Precedents.read(model, (case.text for case in category.precedents if case.label == label))
+                Precedents(model, (case.text for case in category.precedents if case.label == label))
                 for category in policy.categories
             ]
             for label in ("unsafe", "safe")
@@ -232,47 +227,3 @@ class PolicyVectors:
         rows = [self._rows[category.id] for category in self._policy.categories_on(surface)]
         unsafe, safe = (tuple(self._precedents[label][row] for row in rows) for label in ("unsafe", "safe"))
         return CategoryVectors(self._texts[rows], unsafe, safe)
-
-
-def check_windows(check: Check, model: Model) -> list[Window]:
-    """What of `check` is read, what it holds in base64 or hexadecimal as well: windows of word pieces, each with the
-    end of what it answers; none when the text has no piece."""
-    size = model.manifest.windows.context
-    context = model.words.ids(as_read(_answered(check)[-size * CHARS_PER_PIECE :]))[-size:] if size else []
-    texts = [Hidden(check.content, check.offset_chars), *hidden_texts(check.content, check.offset_chars)]
-    return [Window(pieces, context) for text, seen in texts for pieces in _pieces(text, seen, model)]
-
-
-def _pieces(text: str, offset: int, model: Model) -> list[list[int]]:
-    """The windows of `text` behind `offset`, and of what comes before it as much as a stream's window has room for."""
-    windows = model.manifest.windows
-    if offset <= 0:
-        return cut(model.words.ids(as_read(text)), windows)
-    start = _word_start(text, offset)
-    new = model.words.ids(as_read(text[start:]))
-    room = max(windows.look_back, windows.stream_size - 2 - len(new))
-    earlier = model.words.ids(as_read(text[max(0, start - room * CHARS_PER_PIECE) : start]))
-    return cut(earlier[-room:] + new, windows)
-
-
-def _answered(check: Check) -> str:
-    """The user's message that the text answers or serves; nothing for what the user says."""
-    if check.surface == "input":
-        return ""
-    return next((message.content for message in reversed(check.conversation) if message.role == "user"), "")
-
-
-def _word_start(text: str, offset: int) -> int:
-    """Where the word that `offset` cuts through begins: its first half alone was judged as another word."""
-    before = text[max(0, offset - WORD_CHARS) : offset]
-    spaces = [place for place, char in enumerate(before, 1) if char.isspace()]
-    if spaces:
-        return offset - len(before) + spaces[-1]
-    return 0 if offset <= WORD_CHARS else offset
-
-
-def cut(ids: list[int], windows: Windows) -> list[list[int]]:
-    """`ids` in windows of at most ``size - 2`` that overlap by ``overlap``; together they hold every id."""
-    size = windows.size - 2
-    last = max(0, len(ids) - windows.overlap)
-    return [ids[start : start + size] for start in range(0, last or len(ids), size - windows.overlap)]

@@ -100,11 +100,12 @@ class Window(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """The states of windows' pieces (windows x pieces x dimensions), and a mask (windows x pieces) that is 1.0 on the
-    pieces of what is judged."""
+    """The states of windows' pieces (windows x pieces x dimensions), a mask (windows x pieces) that is 1.0 on the
+    pieces of what is judged, and the ids of those pieces by window."""
 
     tokens: Vectors
     mask: Vectors
+    content: tuple[Sequence[int], ...]
 
     @property
     def vectors(self) -> Vectors:
@@ -135,7 +136,8 @@ class TextEncoder:
             ids[row, : len(pieces)] = pieces
             attended[row, : len(pieces)] = 1
             judged[row, 1 : len(window.content) + 1] = 1
-        return Encoded(self._session.run(None, {"input_ids": ids, "attention_mask": attended})[0], judged)
+        tokens = self._session.run(None, {"input_ids": ids, "attention_mask": attended})[0]
+        return Encoded(tokens, judged, tuple(window.content for window in windows))
 
 
 def sequence(window: Window, words: WordPiece) -> list[int]:

@@ -1,69 +1,69 @@
-"""Text hidden in base64 or hexadecimal digits, read as what it says: models read it as easily as plain text."""
+"""Text hidden in base64 or hexadecimal digits, read as what it says: models read it as easily as plain text.
+
+Nothing tells where a code begins or which letters before it are no part of it, so everything that can be decoded is, at
+every alignment, and what is readable in the bytes is kept, as `strings` does it. Bytes that are no text hardly ever
+hold twelve printable characters in a row.
+"""
 
 from __future__ import annotations
 
 import base64
 import re
+import unicodedata
 from collections.abc import Iterator
-from typing import NamedTuple
 
-__all__ = ["Hidden", "hidden_texts"]
+from guardmw.guard.lookalikes import as_read
 
-_RUNS = re.compile(r"[A-Za-z0-9+/_-]{16,}(?:\r?\n[A-Za-z0-9+/_-]{16,})*(?:\r?\n[A-Za-z0-9+/_-]{1,15}(?==|\r?\n|$))?")
-"""What may be base64 (RFC 4648, either alphabet) or hexadecimal digits, over several lines if need be."""
-_ONE_ALPHABET = str.maketrans("-_", "+/", "\r\n")
-LOOK_BACK = 8192
-"""How many characters before the offset a run may begin."""
+__all__ = ["LOOK_BACK", "hidden_texts"]
+
+LOOK_BACK = 320
+"""So many characters before what is new in a stream make its codes whole again, and say what they continue."""
 DEPTH = 2
 """How often a text may be encoded."""
-SAMPLE, READABLE, FEWEST_LETTERS = 1000, 0.9, 8
-"""Of a text's first characters so many are looked at, such a share must be printable, and so many must be letters:
-bytes that are no text, and ordinary words taken for base64, are nearly never that."""
+
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-](?:[\s>]*[A-Za-z0-9+/_-]){15,}")
+"""What may be base64 (RFC 4648, either alphabet), in lines or groups if need be; quoted mails put a > before lines."""
+_HEXADECIMAL = re.compile(r"[0-9A-Fa-f](?:[\s:>]*[0-9A-Fa-f]){23,}")
+_WORDS = re.compile(r"[A-Za-z]{8}|[A-Za-z]{2,}(?:[^A-Za-z]{1,3}[A-Za-z]{2,}){2}")
+"""A long word, or three in a row."""
+_GAPS = re.compile(r"[\s:>]+")
+_ONE_ALPHABET = str.maketrans("-_", "+/")
+_READABLE = re.compile("[^\ufffd\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]{12,}")
 
 
-class Hidden(NamedTuple):
-    """A decoded text, of which the first `seen` characters come from before the offset."""
-
-    text: str
-    seen: int
-
-
-def hidden_texts(text: str, offset: int = 0) -> list[Hidden]:
-    """What stands in `text` in base64 or in hexadecimal digits and reaches beyond `offset` (characters), be it encoded
-    once or twice."""
-    return list(_hidden(text, offset, DEPTH))
-
-
-def _hidden(text: str, offset: int, depth: int) -> Iterator[Hidden]:
-    for run in _RUNS.finditer(text, max(0, offset - LOOK_BACK)):
-        if run.end() > offset and (hidden := _read(run, offset)):
-            yield hidden
-            if depth > 1:
-                yield from _hidden(*hidden, depth - 1)
+def hidden_texts(text: str) -> list[str]:
+    """What stands in `text` in base64 or in hexadecimal digits, encoded once, and what is encoded twice: at most one
+    text each, with a space between what is found in different places."""
+    found: list[str] = []
+    for _ in range(DEPTH):
+        text = " ".join(_decoded(_visible(text)))
+        if not text:
+            break
+        found.append(text)
+    return found
 
 
-def _read(run: re.Match[str], offset: int) -> Hidden | None:
-    code = run.group().translate(_ONE_ALPHABET)
-    for decode, starts in ((_hexadecimal, 2), (_base64, 4)):
-        for start in range(starts):  # what stands before the code may look like a part of it
-            text = decode(code[start:])
-            if text and _readable(text[:SAMPLE]):
-                return Hidden(text, int(len(text) * max(0, offset - run.start()) / len(run.group())))
-    return None
+def _visible(text: str) -> str:
+    """`text` with look-alikes as what they look like, and without characters that can't be seen."""
+    if text.isascii():
+        return text
+    return "".join(char for char in as_read(text) if unicodedata.category(char) != "Cf")
 
 
-def _hexadecimal(digits: str) -> str | None:
-    try:
-        return bytes.fromhex(digits[: len(digits) // 2 * 2]).decode(errors="replace")
-    except ValueError:
-        return None
+def _decoded(text: str) -> Iterator[str]:
+    for run in _HEXADECIMAL.finditer(text):
+        digits = _GAPS.sub("", run.group())
+        for start in range(2):
+            yield from _readable(bytes.fromhex(digits[start : len(digits) - (len(digits) - start) % 2]))
+    for run in _BASE64.finditer(text):
+        letters = _GAPS.sub("", run.group()).translate(_ONE_ALPHABET)
+        for start in range(4):
+            whole = letters[start : len(letters) - ((len(letters) - start) % 4 == 1)]
+            yield from _readable(base64.b64decode(whole + "=" * (-len(whole) % 4)))
 
 
-def _base64(letters: str) -> str:
-    whole = letters[:-1] if len(letters) % 4 == 1 else letters
-    return base64.b64decode(whole + "=" * (-len(whole) % 4)).decode(errors="replace")
-
-
-def _readable(text: str) -> bool:
-    printable = sum(char.isprintable() or char.isspace() for char in text) - text.count("\ufffd")
-    return sum(map(str.isalpha, text)) >= FEWEST_LETTERS and printable >= READABLE * len(text)
+def _readable(content: bytes) -> Iterator[str]:
+    """The stretches of text in `content`, in UTF-8 or, where that is letters and zeros in turn, in UTF-16."""
+    for stretch in _READABLE.findall(content.replace(b"\0", b"").decode(errors="replace")):
+        if _WORDS.search(stretch):
+            yield stretch

@@ -3,7 +3,8 @@
 A sentence's mean vector can't be trusted with that: a letter and the same letter with one planted order lie at a cosine
 of .996. So the words are compared one by one (late interaction, cf. Khattab & Zaharia, ColBERT, arXiv 2004.12832): a
 safe precedent speaks for a text in which no word is without its like in the precedent, an unsafe one against a text
-that has the like of each of its words.
+that has the like of each of its words. Vectors of words know their neighbours: in a longer text only the precedent's
+own words, in their order, are sure to be found.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from guardmw.guard.encoder import Encoded, Window
-from guardmw.guard.lookalikes import as_read
+from guardmw.guard.encoder import BATCH, Encoded, Window
+from guardmw.guard.reading import text_windows
 
 if TYPE_CHECKING:
     from guardmw.guard.encoder import Model, Vectors
@@ -28,31 +29,41 @@ pass takes more than to stop it. Of 3,215 pairs of a safe and a harmful text of 
 .65, of 3,209 the other way round ten reach .55, most of them of two or three words; paraphrases of a text keep .7 to .8
 in their least fitting word.
 """
-WEIGHT = 12.0
+WEIGHT = 20.0
 """Logits: what a precedent with the same words moves; more than any score of the head."""
 
 
 @dataclass(frozen=True)
-class Precedents:
-    """Those of one category and label: the unit mean of each (precedents x dimensions), and of each the unit vectors of
-    its pieces (pieces x dimensions)."""
+class Precedent:
+    """One decided text: the unit means of its windows (windows x dimensions), the unit vectors of its pieces (pieces x
+    dimensions), and the ids of its first window's pieces."""
 
     means: Vectors
-    pieces: tuple[Vectors, ...]
+    pieces: Vectors
+    ids: Sequence[int]
 
-    @classmethod
-    def read(cls, model: Model, texts: Iterable[str]) -> Precedents:
-        """Each text is read up to the first window's end."""
-        import numpy as np
 
-        limit = model.manifest.windows.size - 2
-        windows = [Window(ids) for text in texts if (ids := model.words.ids(as_read(text))[:limit])]
-        read = [model.encoder.encode([window]) for window in windows]
-        means = [each.vectors for each in read]
-        return cls(
-            np.concatenate(means) if means else np.zeros((0, model.manifest.dimensions), np.float32),
-            tuple(_judged(each, 0) for each in read),
-        )
+class Precedents:
+    """Those of one category and label."""
+
+    def __init__(self, model: Model, texts: Iterable[str]) -> None:
+        self.cases = [
+            _case(model, windows)
+            for text in texts
+            if (windows := [Window(pieces) for pieces in text_windows(text, model)])
+        ]
+
+    def near(self, text: Vectors) -> list[Precedent]:
+        """Those that may be like a window with the unit mean `text`."""
+        return [case for case in self.cases if (case.means @ text).max() >= NEAR]
+
+
+def _case(model: Model, windows: Sequence[Window]) -> Precedent:
+    import numpy as np
+
+    read = [model.encoder.encode(windows[start : start + BATCH]) for start in range(0, len(windows), BATCH)]
+    pieces = [_judged(each, row) for each in read for row in range(len(each.tokens))]
+    return Precedent(np.concatenate([each.vectors for each in read]), np.concatenate(pieces), windows[0].content)
 
 
 def nearest(read: Encoded, precedents: Sequence[Precedents]) -> Vectors:
@@ -60,11 +71,11 @@ def nearest(read: Encoded, precedents: Sequence[Precedents]) -> Vectors:
     import numpy as np
 
     texts = read.vectors
-    columns = [
-        (texts @ each.means.T).max(axis=1) if len(each.means) else np.zeros(len(texts), np.float32)
-        for each in precedents
-    ]
-    return np.stack(columns, axis=1).astype(np.float32)
+    cosines = np.zeros((len(texts), len(precedents)), np.float32)
+    for column, each in enumerate(precedents):
+        if each.cases:
+            cosines[:, column] = np.max([(texts @ case.means.T).max(axis=1) for case in each.cases], axis=0)
+    return cosines
 
 
 def bearing(read: Encoded, unsafe: Sequence[Precedents], safe: Sequence[Precedents]) -> Vectors:
@@ -73,17 +84,20 @@ def bearing(read: Encoded, unsafe: Sequence[Precedents], safe: Sequence[Preceden
 
     logits = np.zeros((len(read.tokens), len(unsafe)), np.float32)
     for row, text in enumerate(read.vectors):
-        pieces = _judged(read, row)
+        pieces, ids = _judged(read, row), read.content[row]
         for column, (against, on_behalf) in enumerate(zip(unsafe, safe, strict=True)):
-            contained = max((_least_like(case, pieces) for case in _near(text, against)), default=0.0)
-            covered = max((_least_like(pieces, case) for case in _near(text, on_behalf)), default=0.0)
-            logits[row, column] = WEIGHT * (_share(contained, FORBIDDEN) - _share(covered, CLEARED))
+            said = any(_holds(ids, case.ids) for case in against.cases)
+            contained = max((_least_like(case.pieces, pieces) for case in against.near(text)), default=0.0)
+            covered = max((_least_like(pieces, case.pieces) for case in on_behalf.near(text)), default=0.0)
+            stops = 1.0 if said else _share(contained, FORBIDDEN)
+            logits[row, column] = WEIGHT * (stops - _share(covered, CLEARED))
     return logits
 
 
-def _near(text: Vectors, precedents: Precedents) -> list[Vectors]:
-    cosines = precedents.means @ text
-    return [pieces for pieces, cosine in zip(precedents.pieces, cosines, strict=True) if cosine >= NEAR]
+def _holds(ids: Sequence[int], part: Sequence[int]) -> bool:
+    """Whether `part` stands in `ids`, in its order and without a gap."""
+    starts = range(len(ids) - len(part) + 1)
+    return any(ids[start] == part[0] and list(ids[start : start + len(part)]) == list(part) for start in starts)
 
 
 def _least_like(pieces: Vectors, others: Vectors) -> float:

@@ -113,7 +113,7 @@ class RemoteEncoder:
         for row, (window, state) in enumerate(zip(windows, states, strict=True)):
             tokens[row, : len(state)] = state
             judged[row, 1 : len(window.content) + 1] = 1
-        return Encoded(tokens, judged)
+        return Encoded(tokens, judged, tuple(window.content for window in windows))
 
 
 class StateServers:

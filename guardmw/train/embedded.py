@@ -93,8 +93,8 @@ def train_embedded(settings: Settings, tell: Tell, progress: Progress) -> Manife
         export_head(tuner.head.cpu(), folder / "head.onnx")
         tell("calibrating on dev")
         manifest = _calibrated(settings, folder, texts, dev)
-        _publish(folder, settings.out, manifest)
         tuner.keep(settings.out / TRAINED)
+        _publish(folder, settings.out, manifest)
     (settings.out / CHECKPOINT).unlink(missing_ok=True)
     return manifest
 

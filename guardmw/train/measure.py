@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guardmw.guard.calibration import Calibration
-from guardmw.guard.embedded import CategoryVectors, PolicyVectors, cut
+from guardmw.guard.embedded import CategoryVectors, PolicyVectors
 from guardmw.guard.encoder import BATCH, Model, TextEncoder, Window
 from guardmw.guard.precedents import Precedents
+from guardmw.guard.reading import cut
 from guardmw.policy.schema import Policy
 from guardmw.train.corpus import BENIGN, Corpus, Example
 from guardmw.train.dataset import DatasetError
@@ -45,7 +46,7 @@ def score(
 ) -> Scores:  # fmt: skip
     """Judges `examples` as the guard does, with `encoder` (the exact one, or the one that ships)."""
     categories = model.encode_texts(text.text for text in texts)
-    none = (Precedents.read(model, ()),) * len(texts)
+    none = (Precedents(model, ()),) * len(texts)
     general = CategoryVectors(categories, none, none)
     vectors = {policy.id: PolicyVectors(model, policy) for policy in policies}
     highest = {policy.id: np.full(len(examples), -np.inf, dtype=np.float32) for policy in policies}

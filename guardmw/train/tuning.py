@@ -39,7 +39,7 @@ POOL_BATCHES = 16
 """Texts are sorted by length within so many batches."""
 SAVE_STEPS = 160
 
-DAMAGE = (RuntimeError, pickle.UnpicklingError, EOFError, KeyError)
+DAMAGE = (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, IndexError, AttributeError)
 """What torch raises over a file that is cut off or none of its own."""
 
 Tell = Callable[[int, float], None]
@@ -77,7 +77,7 @@ class Tuner:
     ) -> None:  # fmt: skip
         torch.manual_seed(tuning.seed)
         self._run = {
-            **asdict(tuning), **(settings or {}), "encoder's weights": _weights_digest(encoder),
+            **asdict(tuning), **(settings or {}), "start": "", "encoder's weights": _weights_digest(encoder),
             "texts": _texts_digest(corpus), "categories": _digest(category.text.encode() for category in categories),
         }  # fmt: skip
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
