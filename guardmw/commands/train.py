@@ -51,7 +51,7 @@ def embedded(
     limit: Annotated[int, typer.Option(min=1, help="Rows taken from each source.")] = 4000,
     false_positives: Annotated[
         float, typer.Option(min=0.0, max=0.5, help="Share of harmless texts that may reach probability 0.5 on dev.")
-    ] = 0.03,
+    ] = 0.02,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest, figures and all, as JSON.")] = False,
 ) -> None:
     """Fine-tune the embedded guard end to end, calibrate it, and write a folder of weights.

@@ -83,9 +83,11 @@ def bearing(read: Encoded, unsafe: Sequence[Precedents], safe: Sequence[Preceden
     import numpy as np
 
     logits = np.zeros((len(read.tokens), len(unsafe)), np.float32)
+    decided = [column for column, both in enumerate(zip(unsafe, safe, strict=True)) if any(each.cases for each in both)]
     for row, text in enumerate(read.vectors):
         pieces, ids = _judged(read, row), read.content[row]
-        for column, (against, on_behalf) in enumerate(zip(unsafe, safe, strict=True)):
+        for column in decided:
+            against, on_behalf = unsafe[column], safe[column]
             said = any(_holds(ids, case.ids) for case in against.cases)
             contained = max((_least_like(case.pieces, pieces) for case in against.near(text)), default=0.0)
             covered = max((_least_like(pieces, case.pieces) for case in on_behalf.near(text)), default=0.0)

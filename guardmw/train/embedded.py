@@ -58,7 +58,7 @@ class Settings:
     version: str
     tuning: Tuning
     limit: int = 4000
-    false_positives: float = 0.03
+    false_positives: float = 0.02
     policies: tuple[str, ...] = ()
     start: Path | None = None
 

@@ -14,8 +14,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, Qwen3ForCausalLM
 
-from tiny_guard.train import SEED, logits_of_answers, read, tell
+from tiny_guard.train import logits_of_answers, read, tell
 
+SEED = 7
 RATE, RANK = 3e-3, 8
 
 

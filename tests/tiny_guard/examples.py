@@ -100,9 +100,9 @@ def kept(pool: Sequence[str]) -> int:
 
 
 def harmless_words(corpus: dict[str, Any]) -> list[str]:
-    """The words of the safe sentences to learn from, of what is near to a category, and of the slots, sorted."""
-    pools = [corpus["safe"], corpus["ask_safe"], *(theme["near"] for theme in corpus["themes"].values())]
-    texts = [text for pool in pools for text in pool[: -kept(pool)]]
+    """The words of the safe sentences to learn from and of the slots, sorted: what is near to a category is told by
+    words of its own."""
+    texts = [text for pool in (corpus["safe"], corpus["ask_safe"]) for text in pool[: -kept(pool)]]
     texts += [text for values in corpus["slots"].values() for text in values]
     return sorted({word for text in texts for word in re.findall(r"[A-Za-z]+", re.sub(r"{\w+}", "", text))})
 
