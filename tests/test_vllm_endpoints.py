@@ -28,6 +28,8 @@ POLICY = Policy(
     categories=(Category(id="advice", title="Advice", unsafe_when="It advises."),),
     limits=Limits(deadline_ms=1000),
 )
+PATIENT = POLICY.model_copy(update={"limits": Limits(deadline_ms=60_000)})
+"""Where time is not the question: on a busy machine an answer may take longer than a replica is given."""
 URLS = st.lists(st.integers(1, 999).map(lambda port: f"http://h:{port}"), min_size=2, max_size=6, unique=True)
 
 
@@ -153,7 +155,7 @@ def home_of(stream: str, replicas: list[FaultServer]) -> FaultServer:
 async def test_a_stream_stays_with_its_replica(replicas: list[FaultServer], guard: VllmGuard) -> None:
     for number in range(40):
         for _ in range(3):
-            await guard.check(check(f"s{number}"), POLICY)
+            await guard.check(check(f"s{number}"), PATIENT)
     assert sum(len(server.asked) for server in replicas) == 120
     assert all(len(server.asked) % 3 == 0 for server in replicas)
     assert sum(bool(server.asked) for server in replicas) == 3
@@ -186,7 +188,7 @@ async def test_many_checks_survive_the_loss_of_a_replica_in_their_middle(
 ) -> None:
     async def stream(number: int) -> list[float]:
         texts = ["Hello.", "Buy ACME."] * 5
-        return [(await guard.check(check(f"s{number}", text), POLICY)).findings[0].probability for text in texts]
+        return [(await guard.check(check(f"s{number}", text), PATIENT)).findings[0].probability for text in texts]
 
     async def lose() -> None:
         await asyncio.sleep(0.03)
