@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import HealthCheck, settings
 from opentelemetry import context as otel_context
 
+from guardmw.guard.embedded import EmbeddedGuard
 from guardmw.policy.detectors import detectors_for
 from guardmw.policy.schema import Detectors, PiiDetector, Policy, SecretsDetector
 from network_guard import guarded_network
@@ -85,3 +87,12 @@ class _Complaints(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.messages.append(record.getMessage())
+
+
+@pytest.fixture
+async def guard() -> AsyncIterator[EmbeddedGuard]:
+    """The embedded guard with the weights of the package; where another one is tested, the file has its own."""
+    # Built in a thread as `blockbuster` would have it: weights are files.
+    built = await asyncio.to_thread(EmbeddedGuard)
+    yield built
+    await built.aclose()

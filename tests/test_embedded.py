@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from copy import copy
 from itertools import pairwise
 
@@ -46,14 +45,6 @@ SHARES = "You should sell your house and put all the money into ACME shares toda
 @pytest.fixture(scope="module")
 def model() -> Model:
     return load_model(bundled_weights(), threads=1)
-
-
-@pytest.fixture
-async def guard(model: Model) -> AsyncIterator[EmbeddedGuard]:
-    # Built in a thread as `blockbuster` would have it: weights are files.
-    built = await asyncio.to_thread(EmbeddedGuard)
-    yield built
-    await built.aclose()
 
 
 def of(verdict: Verdict) -> dict[str, float]:

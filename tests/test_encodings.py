@@ -6,7 +6,7 @@ import asyncio
 import base64
 import hashlib
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -142,13 +142,6 @@ def test_a_stream_of_code_costs_the_same_at_its_end(model: Model) -> None:
     costs = [pieces(end) for end in (1_000, 10_000, 100_000)]
     assert max(costs) < 1.2 * min(costs)
     assert max(costs) < 300
-
-
-@pytest.fixture
-async def guard() -> AsyncIterator[EmbeddedGuard]:
-    built = await asyncio.to_thread(EmbeddedGuard)
-    yield built
-    await built.aclose()
 
 
 @pytest.fixture

@@ -128,24 +128,31 @@ def judged(tuner: Tuner, heads: dict[str, nn.Module], dev: Corpus, texts: Sequen
             highest[name] += scores(head, tokens, mask, under_base, surfaces).amax(1).tolist()
             if start < PAIRED:
                 pairs[name].append(scores(head, tokens, mask, in_training, surfaces).cpu().numpy())
-    unsafe = dev.unsafe[order]
+    kinds = [dev.examples[place].kind for place in order]
     benign = np.array([dev.examples[place].row.source.startswith(BENIGN) for place in order])
-    kinds = [dev.examples[place].kind for place in order[: len(np.concatenate(next(iter(pairs.values()))))]]
-    labels = dev.labels[kinds]
+    return {
+        name: figures(np.array(highest[name]), dev.unsafe[order], benign)
+        | pair_figures(np.concatenate(pairs[name]), dev.labels[kinds])
+        | {"parameters": sum(each.numel() for each in heads[name].parameters())}
+        for name in heads
+    }
+
+
+def figures(logits: Any, unsafe: Any, benign: Any) -> dict[str, float]:
+    """How well the highest logits of texts tell the unsafe ones."""
+    over = logits >= np.quantile(logits[benign], 1 - FALSE_POSITIVES)
+    return {
+        "auroc": float(roc_auc_score(unsafe, logits)),
+        "recall": float(over[unsafe].mean()),
+        "fpr": float(over[~unsafe].mean()),
+    }
+
+
+def pair_figures(logits: Any, labels: Any) -> dict[str, float]:
+    """How well the logits of the first texts under all categories tell what they fall under."""
+    labels = labels[: len(logits)]
     known = (labels == YES) | (labels == NO)
-    figures = {}
-    for name in heads:
-        logits = np.array(highest[name])
-        threshold = np.quantile(logits[benign], 1 - FALSE_POSITIVES)
-        over = logits >= threshold
-        figures[name] = {
-            "auroc": float(roc_auc_score(unsafe, logits)),
-            "recall": float(over[unsafe].mean()),
-            "fpr": float(over[~unsafe].mean()),
-            "pairs_auroc": float(roc_auc_score(labels[known] == YES, np.concatenate(pairs[name])[known])),
-            "parameters": sum(each.numel() for each in heads[name].parameters()),
-        }
-    return figures
+    return {"pairs_auroc": float(roc_auc_score(labels[known] == YES, logits[known]))}
 
 
 def scores(

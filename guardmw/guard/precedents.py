@@ -34,7 +34,7 @@ WEIGHT = 20.0
 
 
 @dataclass(frozen=True)
-class Precedent:
+class Case:
     """One decided text: the unit means of its windows (windows x dimensions), the unit vectors of its pieces (pieces x
     dimensions), and the ids of its first window's pieces."""
 
@@ -53,17 +53,17 @@ class Precedents:
             if (windows := [Window(pieces) for pieces in text_windows(text, model)])
         ]
 
-    def near(self, text: Vectors) -> list[Precedent]:
+    def near(self, text: Vectors) -> list[Case]:
         """Those that may be like a window with the unit mean `text`."""
         return [case for case in self.cases if (case.means @ text).max() >= NEAR]
 
 
-def _case(model: Model, windows: Sequence[Window]) -> Precedent:
+def _case(model: Model, windows: Sequence[Window]) -> Case:
     import numpy as np
 
     read = [model.encoder.encode(windows[start : start + BATCH]) for start in range(0, len(windows), BATCH)]
     pieces = [_judged(each, row) for each in read for row in range(len(each.tokens))]
-    return Precedent(np.concatenate([each.vectors for each in read]), np.concatenate(pieces), windows[0].content)
+    return Case(np.concatenate([each.vectors for each in read]), np.concatenate(pieces), windows[0].content)
 
 
 def nearest(read: Encoded, precedents: Sequence[Precedents]) -> Vectors:
