@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from guardmw.errors import GuardAnswerError, GuardError
 from guardmw.guard.encoder import BATCH, Encoded, Model, load_model
-from guardmw.guard.precedents import Precedents, bearing, nearest
+from guardmw.guard.precedents import Precedents, bearing, decided
 from guardmw.guard.reading import check_windows
 from guardmw.policy.schema import Category, Policy
 from guardmw.types import SURFACES, Check, Finding, Surface, TokenUsage, Verdict
 
 if TYPE_CHECKING:
+    from guardmw.guard.calibration import Calibration
     from guardmw.guard.encoder import Vectors
 
 __all__ = ["EmbeddedGuard", "category_text", "surface_vector"]
@@ -124,18 +125,20 @@ class EmbeddedGuard:
             read = self._model.encoder.encode(windows[start : start + BATCH])
             logits = vectors.logits(self._model, read, check.surface)
             highest = list(map(max, highest, logits.max(axis=0).tolist()))
-        probabilities = map(self._probability, highest)
+        calibration = self._model.manifest.calibration_on(check.surface)
+        probabilities = [_probability(logit, calibration) for logit in highest]
         pieces = sum(len(window.content) + len(window.context) for window in windows)
         return tuple(map(self._finding, categories, probabilities)), pieces
 
     def _finding(self, category: Category, probability: float) -> Finding:
         return Finding(category.id, probability, f"guard:{self.name}")
 
-    def _probability(self, logit: float) -> float:
-        try:
-            return self._model.manifest.calibration.probability(logit)
-        except ValueError as error:
-            raise GuardAnswerError(f"the embedded guard gave no probability: {error}") from error
+
+def _probability(logit: float, calibration: Calibration) -> float:
+    try:
+        return calibration.probability(logit)
+    except ValueError as error:
+        raise GuardAnswerError(f"the embedded guard gave no probability: {error}") from error
 
 
 def bundled_weights() -> Path:
@@ -156,25 +159,27 @@ def surface_vector(surface: Surface) -> list[float]:
 
 @dataclass(frozen=True)
 class CategoryVectors:
-    """Some categories as the head takes them: their vectors, and each one's precedents by label."""
+    """Some categories as the head takes them: their vectors, and their precedents by label."""
 
     categories: Vectors
-    unsafe: tuple[Precedents, ...]
-    safe: tuple[Precedents, ...]
+    unsafe: Precedents
+    safe: Precedents
 
     def logits(self, model: Model, read: Encoded, surface: Surface) -> Vectors:
         """One logit for each of the windows `read` (rows) under each category (columns)."""
         import numpy as np
 
+        texts = read.vectors
+        close = self.unsafe.closeness(texts), self.safe.closeness(texts)
         scored = model.score(
             tokens=read.tokens,
             mask=read.mask,
             categories=self.categories,
-            unsafe=nearest(read, self.unsafe),
-            safe=nearest(read, self.safe),
+            unsafe=self.unsafe.nearest(close[0]),
+            safe=self.safe.nearest(close[1]),
             surface=np.array(surface_vector(surface), dtype=np.float32),
         )
-        return scored + bearing(read, self.unsafe, self.safe)
+        return scored + bearing(read, self.unsafe, self.safe, close)
 
 
 class _PolicyVectors:
@@ -212,18 +217,21 @@ class PolicyVectors:
     """All categories of one policy, encoded."""
 
     def __init__(self, model: Model, policy: Policy) -> None:
-        self._policy = policy
-        self._rows = {category.id: row for row, category in enumerate(policy.categories)}
-        self._texts = model.encode_texts(map(category_text, policy.categories))
-        self._precedents = {
-            label: [
-                Precedents(model, (case.text for case in category.precedents if case.label == label))
+        texts = model.encode_texts(map(category_text, policy.categories))
+        unsafe, safe = (
+            [
+                decided(model, (case.text for case in category.precedents if case.label == label))
                 for category in policy.categories
             ]
             for label in ("unsafe", "safe")
-        }
+        )
+        self._on = {}
+        for surface in SURFACES:
+            judged = policy.categories_on(surface)
+            rows = [row for row, category in enumerate(policy.categories) if category in judged]
+            self._on[surface] = CategoryVectors(
+                texts[rows], Precedents([unsafe[row] for row in rows]), Precedents([safe[row] for row in rows])
+            )
 
     def on(self, surface: Surface) -> CategoryVectors:
-        rows = [self._rows[category.id] for category in self._policy.categories_on(surface)]
-        unsafe, safe = (tuple(self._precedents[label][row] for row in rows) for label in ("unsafe", "safe"))
-        return CategoryVectors(self._texts[rows], unsafe, safe)
+        return self._on[surface]

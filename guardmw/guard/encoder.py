@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from guardmw.errors import GuardConfigError
 from guardmw.guard.calibration import Calibration
 from guardmw.guard.wordpiece import WordPiece
+from guardmw.types import Surface
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +81,7 @@ class Windows(_Frozen):
 
 
 class Manifest(_Frozen):
-    """What stands in `manifest.json`."""
+    """What stands in `manifest.json`; `surfaces` have calibrations of their own."""
 
     format: Literal[2] = 2
     version: str = Field(min_length=1)
@@ -88,8 +89,12 @@ class Manifest(_Frozen):
     dimensions: int = Field(gt=0)
     windows: Windows
     calibration: Calibration = Calibration()
+    surfaces: dict[Surface, Calibration] = {}
     files: dict[WeightFile, FileHash]
     figures: dict[str, Any] = {}
+
+    def calibration_on(self, surface: Surface) -> Calibration:
+        return self.surfaces.get(surface, self.calibration)
 
 
 class Window(NamedTuple):

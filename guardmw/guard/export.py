@@ -28,6 +28,8 @@ __all__ = ["bert_weights", "export_encoder", "safetensors"]
 PARAMETER = re.compile(r"((?:embeddings|encoder\.layer\.\d+)\..+)")
 MATRIX = re.compile(r"(encoder/layer\.\d+/(?:attention/self|attention/output|intermediate|output)/\w+)/MatMul")
 QUANTIZED = "_quantized"
+SMOOTHING = "_smoothed"
+"""What the names of values end with whose channels training divided, for int8's sake (`guardmw.train.smoothing`)."""
 MULTIPLICATIONS = ("MatMulInteger", "MatMul")
 TOKENIZER = {
     "tokenizer_class": "BertTokenizer", "do_lower_case": True, "unk_token": "[UNK]", "sep_token": "[SEP]",
@@ -81,10 +83,16 @@ def bert_weights(graph: Graph) -> dict[str, Weights]:
             found[match[1]] = _dequantized(graph, plain)
     for node in graph.nodes:
         if node.operator in MULTIPLICATIONS and (match := MATRIX.search(node.outputs[0])):
+            matrix = _dequantized(graph, node.inputs[1].removesuffix(QUANTIZED)) * _divisors(graph, node.inputs[0])
             # A linear layer of torch keeps its matrix as outputs x inputs.
-            matrix = _dequantized(graph, node.inputs[1].removesuffix(QUANTIZED))
             found[match[1].replace("/", ".") + ".weight"] = matrix.T
     return found
+
+
+def _divisors(graph: Graph, values: str) -> Weights | float:
+    """What the channels of `values` are multiplied with before they meet a matrix, as a column."""
+    plain = values.removesuffix(QUANTIZED)
+    return graph.tensors[f"{plain}_factors"][:, None] if plain.endswith(SMOOTHING) else 1.0
 
 
 def _dequantized(graph: Graph, name: str) -> Weights:

@@ -9,7 +9,7 @@ own words, in their order, are sure to be found.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from guardmw.guard.reading import text_windows
 if TYPE_CHECKING:
     from guardmw.guard.encoder import Model, Vectors
 
-__all__ = ["Precedents", "bearing", "nearest"]
+__all__ = ["Case", "Precedents", "bearing", "decided"]
 
 NEAR = 0.5
 """Precedents whose mean is less close (cosine) to the text's are not compared word by word."""
@@ -43,19 +43,11 @@ class Case:
     ids: Sequence[int]
 
 
-class Precedents:
-    """Those of one category and label."""
-
-    def __init__(self, model: Model, texts: Iterable[str]) -> None:
-        self.cases = [
-            _case(model, windows)
-            for text in texts
-            if (windows := [Window(pieces) for pieces in text_windows(text, model)])
-        ]
-
-    def near(self, text: Vectors) -> list[Case]:
-        """Those that may be like a window with the unit mean `text`."""
-        return [case for case in self.cases if (case.means @ text).max() >= NEAR]
+def decided(model: Model, texts: Iterable[str]) -> list[Case]:
+    """The precedents `texts` as they are compared; texts without a word are none."""
+    return [
+        _case(model, windows) for text in texts if (windows := [Window(pieces) for pieces in text_windows(text, model)])
+    ]
 
 
 def _case(model: Model, windows: Sequence[Window]) -> Case:
@@ -66,33 +58,62 @@ def _case(model: Model, windows: Sequence[Window]) -> Case:
     return Case(np.concatenate([each.vectors for each in read]), np.concatenate(pieces), windows[0].content)
 
 
-def nearest(read: Encoded, precedents: Sequence[Precedents]) -> Vectors:
-    """Windows by categories: the cosine with the nearest precedent, 0 where a category has none."""
+class Precedents:
+    """The precedents of one label, by category (columns)."""
+
+    def __init__(self, by_category: Sequence[Sequence[Case]]) -> None:
+        import numpy as np
+
+        self.columns = len(by_category)
+        self._cases = [(column, case) for column, cases in enumerate(by_category) for case in cases]
+        self._having = [column for column, cases in enumerate(by_category) if cases]
+        self._first_case = np.cumsum([0, *(len(cases) for cases in by_category if cases)])[:-1]
+        self._first_mean = np.cumsum([0, *(len(case.means) for _, case in self._cases)])[:-1]
+        self._means = np.concatenate([case.means for _, case in self._cases]) if self._cases else None
+
+    def closeness(self, texts: Vectors) -> Vectors:
+        """Windows by precedents: the cosines of the unit means `texts` with the closest window of each precedent."""
+        import numpy as np
+
+        if self._means is None:
+            return np.zeros((len(texts), 0), np.float32)
+        return np.maximum.reduceat(texts @ self._means.T, self._first_mean, axis=1)
+
+    def nearest(self, closeness: Vectors) -> Vectors:
+        """Windows by categories: the cosine with the nearest precedent, 0 where a category has none."""
+        import numpy as np
+
+        cosines = np.zeros((len(closeness), self.columns), np.float32)
+        if self._cases:
+            cosines[:, self._having] = np.maximum.reduceat(closeness, self._first_case, axis=1)
+        return cosines
+
+    def like(self, closeness: Vectors) -> list[tuple[int, Case]]:
+        """The precedents, each with its column, that may be like one window."""
+        return [each for each, cosine in zip(self._cases, closeness.tolist(), strict=True) if cosine >= NEAR]
+
+    def in_words(self, ids: Sequence[int]) -> Iterator[int]:
+        """The columns that have a precedent of which every word stands in `ids`, in its order and without a gap."""
+        present = set(ids)
+        return (column for column, case in self._cases if case.ids[0] in present and _holds(ids, case.ids))
+
+
+def bearing(read: Encoded, unsafe: Precedents, safe: Precedents, close: tuple[Vectors, Vectors]) -> Vectors:
+    """Windows by categories: the logits that precedents with the text's words add. `close` is the closeness of the
+    windows to the unsafe and to the safe ones."""
     import numpy as np
 
-    texts = read.vectors
-    cosines = np.zeros((len(texts), len(precedents)), np.float32)
-    for column, each in enumerate(precedents):
-        if each.cases:
-            cosines[:, column] = np.max([(texts @ case.means.T).max(axis=1) for case in each.cases], axis=0)
-    return cosines
-
-
-def bearing(read: Encoded, unsafe: Sequence[Precedents], safe: Sequence[Precedents]) -> Vectors:
-    """Windows by categories: the logits that precedents with the text's words add."""
-    import numpy as np
-
-    logits = np.zeros((len(read.tokens), len(unsafe)), np.float32)
-    decided = [column for column, both in enumerate(zip(unsafe, safe, strict=True)) if any(each.cases for each in both)]
-    for row, text in enumerate(read.vectors):
-        pieces, ids = _judged(read, row), read.content[row]
-        for column in decided:
-            against, on_behalf = unsafe[column], safe[column]
-            said = any(_holds(ids, case.ids) for case in against.cases)
-            contained = max((_least_like(case.pieces, pieces) for case in against.near(text)), default=0.0)
-            covered = max((_least_like(pieces, case.pieces) for case in on_behalf.near(text)), default=0.0)
-            stops = 1.0 if said else _share(contained, FORBIDDEN)
-            logits[row, column] = WEIGHT * (stops - _share(covered, CLEARED))
+    logits = np.zeros((len(read.tokens), unsafe.columns), np.float32)
+    for row, ids in enumerate(read.content):
+        stops, clears = (np.zeros(unsafe.columns, np.float32) for _ in range(2))
+        against, on_behalf = unsafe.like(close[0][row]), safe.like(close[1][row])
+        pieces = _judged(read, row)
+        for column, case in against:
+            stops[column] = max(stops[column], _share(_least_like(case.pieces, pieces), FORBIDDEN))
+        for column, case in on_behalf:
+            clears[column] = max(clears[column], _share(_least_like(pieces, case.pieces), CLEARED))
+        stops[list(unsafe.in_words(ids))] = 1.0
+        logits[row] = WEIGHT * (stops - clears)
     return logits
 
 

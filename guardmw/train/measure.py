@@ -19,9 +19,9 @@ from guardmw.policy.schema import Policy
 from guardmw.train.corpus import BENIGN, Corpus, Example
 from guardmw.train.dataset import DatasetError
 from guardmw.train.pairs import NO, YES, CategoryText
-from guardmw.types import SURFACES
+from guardmw.types import SURFACES, Surface
 
-__all__ = ["Scores", "calibrate", "check_dev", "measure", "score", "shift_by_quantisation"]
+__all__ = ["Calibrations", "Scores", "calibrate", "check_dev", "measure", "score", "shift_by_quantisation"]
 
 Vectors = NDArray[np.float32]
 TEMPERATURES = np.geomspace(0.25, 8.0, 61)
@@ -37,6 +37,7 @@ class Scores:
     highest: Mapping[str, Vectors]
     pairs: Vectors
     sources: NDArray[np.str_]
+    surfaces: NDArray[np.str_]
     unsafe: NDArray[np.bool_]
 
 
@@ -46,7 +47,7 @@ def score(
 ) -> Scores:  # fmt: skip
     """Judges `examples` as the guard does, with `encoder` (the exact one, or the one that ships)."""
     categories = model.encode_texts(text.text for text in texts)
-    none = (Precedents(model, ()),) * len(texts)
+    none = Precedents([()] * len(texts))
     general = CategoryVectors(categories, none, none)
     vectors = {policy.id: PolicyVectors(model, policy) for policy in policies}
     highest = {policy.id: np.full(len(examples), -np.inf, dtype=np.float32) for policy in policies}
@@ -64,21 +65,36 @@ def score(
                     highest[policy.id][place] = max(highest[policy.id][place], logits.max())
     return Scores(
         highest, pairs, np.array([example.row.source for example in examples]),
+        np.array([SURFACES[example.surface] for example in examples]),
         np.array([example.row.unsafe for example in examples]),
     )  # fmt: skip
 
 
-def calibrate(scores: Scores, dev: Corpus, false_positives: float) -> Calibration:
-    """The calibration with which at most `false_positives` of the benign examples, every benign source weighing alike,
-    reach 0.5 under any one policy, and of those the one whose probabilities fit the labels best.
+@dataclass(frozen=True)
+class Calibrations:
+    """`overall`, and those of surfaces of which dev holds benign texts."""
 
-    `scores` are those of the examples of `dev`. The fit is the least cross-entropy, both answers weighing alike. Raises
-    DatasetError as `check_dev` does.
+    overall: Calibration
+    surfaces: dict[Surface, Calibration]
+
+    def probabilities(self, logits: Vectors, surfaces: NDArray[np.str_]) -> NDArray[np.float64]:
+        """The probabilities of `logits` on `surfaces`; 0 where a logit is -inf."""
+        return np.array([
+            self.surfaces.get(surface, self.overall).probability(logit) if np.isfinite(logit) else 0.0
+            for logit, surface in zip(logits.tolist(), surfaces.tolist(), strict=True)
+        ])  # fmt: skip
+
+
+def calibrate(scores: Scores, dev: Corpus, false_positives: float) -> Calibrations:
+    """The calibrations with which at most `false_positives` of the benign examples (all of them, and those on each
+    surface), every benign source weighing alike, reach 0.5 under any one policy, and of those the ones whose
+    probabilities fit the labels best.
+
+    `scores` are those of the examples of `dev`. The fit is the least cross-entropy, both answers weighing alike; all
+    share its temperature. Raises DatasetError as `check_dev` does.
     """
-    counts = _benign(scores.sources.tolist())
-    benign = np.isin(scores.sources, list(counts))
-    weights = np.array([1 / counts[source] for source in scores.sources[benign].tolist()])
-    bias = -max(_above_all_but(false_positives, logits[benign], weights) for logits in scores.highest.values())
+    check_dev(dev)
+    bias = _bias(scores, np.ones_like(scores.unsafe), false_positives)
     labels = _labels(dev)
     yes, no = scores.pairs[labels == YES], scores.pairs[labels == NO]
 
@@ -86,22 +102,33 @@ def calibrate(scores: Scores, dev: Corpus, false_positives: float) -> Calibratio
         losses = [np.logaddexp(0, sign * (part + bias) / temperature).mean() for part, sign in ((yes, -1), (no, 1))]
         return float(sum(losses))
 
-    return Calibration(temperature=float(min(TEMPERATURES, key=cross_entropy)), bias=bias)
+    temperature = float(min(TEMPERATURES, key=cross_entropy))
+    found: dict[Surface, Calibration] = {}
+    for surface in SURFACES:
+        on_it = scores.surfaces == surface
+        if _sizes(scores.sources[on_it].tolist()):
+            found[surface] = Calibration(temperature=temperature, bias=_bias(scores, on_it, false_positives))
+    return Calibrations(Calibration(temperature=temperature, bias=bias), found)
+
+
+def _bias(scores: Scores, among: NDArray[np.bool_], false_positives: float) -> float:
+    counts = _sizes(scores.sources[among].tolist())
+    benign = among & np.isin(scores.sources, list(counts))
+    weights = np.array([1 / counts[source] for source in scores.sources[benign].tolist()])
+    return -max(_above_all_but(false_positives, logits[benign], weights) for logits in scores.highest.values())
 
 
 def check_dev(dev: Corpus) -> None:
     """Raises DatasetError when dev has no benign source of some size, or texts with one answer only: nothing could be
     calibrated on it."""
-    _benign(example.row.source for example in dev.examples)
+    if not _sizes(example.row.source for example in dev.examples):
+        raise DatasetError(f"dev holds no source {BENIGN}* with {FEWEST} texts: nothing says how often to be wrong")
     _labels(dev)
 
 
-def _benign(sources: Iterable[str]) -> dict[str, int]:
+def _sizes(sources: Iterable[str]) -> dict[str, int]:
     """The benign sources of some size, and how many texts each has."""
-    found = {source: n for source, n in Counter(sources).items() if source.startswith(BENIGN) and n >= FEWEST}
-    if not found:
-        raise DatasetError(f"dev holds no source {BENIGN}* with {FEWEST} texts: nothing says how often to be wrong")
-    return found
+    return {source: n for source, n in Counter(sources).items() if source.startswith(BENIGN) and n >= FEWEST}
 
 
 def _labels(dev: Corpus) -> NDArray[np.int8]:
@@ -113,12 +140,12 @@ def _labels(dev: Corpus) -> NDArray[np.int8]:
     return labels
 
 
-def measure(scores: Scores, calibration: Calibration) -> dict[str, Any]:
+def measure(scores: Scores, calibrations: Calibrations) -> dict[str, Any]:
     """By policy, the shares of each source's examples that reach 0.5 under any of its categories: `recall` of the
     unsafe ones (of which a policy may rightly allow some), `false_positives` of the safe ones."""
     figures: dict[str, Any] = {}
     for policy, logits in scores.highest.items():
-        over = logits >= -calibration.bias
+        over = calibrations.probabilities(logits, scores.surfaces) >= 0.5
         figures[policy] = {
             name: {
                 source: round(float(np.mean(over[among & (scores.sources == source)])), 4)
@@ -129,10 +156,9 @@ def measure(scores: Scores, calibration: Calibration) -> dict[str, Any]:
     return figures
 
 
-def shift_by_quantisation(exact: Vectors, quantised: Vectors, calibration: Calibration) -> dict[str, float]:
-    """How far probabilities move between the logits of vectors in single precision and those of the int8 encoder."""
-    before, after = (np.vectorize(calibration.probability)(logits) for logits in (exact, quantised))
-    moved = np.abs(before - after)
+def shift_by_quantisation(exact: NDArray[np.float64], quantised: NDArray[np.float64]) -> dict[str, float]:
+    """How far probabilities move between vectors in single precision and those of the int8 encoder."""
+    moved = np.abs(exact - quantised)
     return {"mean": round(float(moved.mean()), 5), "max": round(float(moved.max()), 5)}
 
 
