@@ -1,11 +1,16 @@
-"""Which head reads a sentence encoder best: several, trained on the same batches and judged on the same texts.
+"""Variants of what `guardmw train embedded` does, trained on the same batches and judged on the same texts.
 
-    python benchmarks/heads.py --data DIR --encoder ID_OR_FOLDER [--steps 800]
+    python benchmarks/variants.py heads --data DIR --encoder ID_OR_FOLDER [--steps 800]
+    python benchmarks/variants.py ways --data DIR --encoder ID_OR_FOLDER [--steps 250]
 
-The encoder is frozen, so that the heads alone differ. DIR is what `guardmw train embedded` reads; the extra `train` and
-scikit-learn are needed. Every head is asked about the texts of DIR/dev under the categories of the policy `base`. The
-threshold is the one that 3% of the benign texts reach; `AUROC` is that of harmful against harmless texts, and `of
-pairs` that of texts under all categories of training.
+`heads` trains several heads over the frozen encoder, so that they alone differ, and judges texts of DIR/dev. `ways`
+trains encoder and head end to end, as shipped, with group-robust weights, and against a critic that names the source;
+some sources are kept from training, and their texts in DIR/dev are judged, beside the benign ones.
+
+DIR is what `guardmw train embedded` reads; the extra `train` and scikit-learn are needed. Texts are judged under the
+categories of the policy `base`, without precedents. The threshold is the one that 3% of the benign texts reach; `AUROC`
+is that of harmful against harmless texts, `look-alikes` the false positives among harmless texts of other sources than
+the benign ones, and `of pairs` the AUROC of texts under all categories of training.
 """
 
 from __future__ import annotations
@@ -20,32 +25,42 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+COLUMNS = {
+    "auroc": "AUROC", "recall": "recall", "fpr": "false positives", "lookalikes": "look-alikes",
+    "pairs_auroc": "of pairs",
+}  # fmt: skip
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("heads", "ways"))
     parser.add_argument("--data", type=Path, help="folder with train/, dev/ and taxonomies.json")
     parser.add_argument("--encoder", default="sentence-transformers/all-MiniLM-L6-v2", help="a hub id or a folder")
     parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--batch", type=int, default=48, help="texts a step, and categories")
     parser.add_argument("--limit", type=int, default=1000, help="rows taken from each source")
-    parser.add_argument("--out", type=Path, default=Path("out/heads.json"))
+    parser.add_argument("--out", type=Path, help="out/WHAT.json by default")
     options = parser.parse_args()
     missing = [name for name in ("torch", "transformers", "sklearn") if find_spec(name) is None]
     if options.data is None or missing:
         why = f"{', '.join(missing)} not installed" if missing else "no --data"
-        print(f"heads: SKIPPED, {why}", file=sys.stderr)
+        print(f"variants: SKIPPED, {why}", file=sys.stderr)
         return
-    from compared.heads import compare
+    from compared import heads, ways
+    from guardmw.train.tuning import Tuning
 
+    compare = {"heads": heads.compare, "ways": ways.compare}[options.what]
+    tuning = Tuning(steps=options.steps, batch=options.batch, columns=options.batch)
     with tempfile.TemporaryDirectory() as folder:
-        figures = compare(options.data, options.encoder, Path(folder), options.steps, options.limit)
-    table = Table("head", "AUROC", "recall", "false positives", "AUROC of pairs", "parameters")
+        figures = compare(options.data, options.encoder, Path(folder), tuning, options.limit)
+    table = Table(options.what, *COLUMNS.values(), "parameters")
     for name, found in figures.items():
-        shares = [f"{found[each]:.3f}" for each in ("auroc", "recall", "fpr", "pairs_auroc")]
-        table.add_row(name, *shares, f"{found['parameters']:,}")
+        table.add_row(name, *(f"{found[each]:.3f}" for each in COLUMNS), f"{found['parameters']:,}")
     Console().print(table)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"steps": options.steps, "heads": figures}, indent=2) + "\n")
-    print(f"written to {options.out}")
+    out = options.out or Path("out") / f"{options.what}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"steps": options.steps, options.what: figures}, indent=2) + "\n")
+    print(f"written to {out}")
 
 
 if __name__ == "__main__":

@@ -23,11 +23,13 @@ from typer.testing import CliRunner
 from guardmw.commands.train import TrainingError, train_app
 from guardmw.guard.embedded import EmbeddedGuard, bundled_weights
 from guardmw.guard.encoder import load_model
+from guardmw.guard.export import bert_weights
+from guardmw.guard.onnx_file import read_graph
 from guardmw.guard.wordpiece import WordPiece
 from guardmw.policy.schema import Category, Policy
 from guardmw.train.corpus import CONTENT, FIRST_WORDS, STREAMED, Corpus, Example, sort_out, window_of
 from guardmw.train.dataset import DatasetError, Row, Taxonomy, read_folder, read_rows, read_taxonomies
-from guardmw.train.measure import Scores, calibrate, check_dev
+from guardmw.train.measure import Scores, calibrate, check_dev, measure
 from guardmw.train.pairs import (
     NO,
     UNKNOWN,
@@ -273,7 +275,7 @@ def test_a_dev_set_that_can_calibrate_nothing_is_refused() -> None:
         highest = np.full(len(rows), -3.0, dtype=np.float32)
         scores = Scores(
             {"p": highest}, np.full((len(rows), dev.labels.shape[1]), -3.0, dtype=np.float32),
-            np.array([example.row.source for example in dev.examples]), dev.unsafe,
+            np.array([example.row.source for example in dev.examples]), np.array(["input"] * len(rows)), dev.unsafe,
         )  # fmt: skip
         with pytest.raises(DatasetError, match=says):
             calibrate(scores, dev, 0.03)
@@ -283,6 +285,22 @@ def test_a_dev_set_that_can_calibrate_nothing_is_refused() -> None:
     all_under_all.labels[:] = YES
     with pytest.raises(DatasetError, match="doesn't fall under"):
         check_dev(all_under_all)
+
+
+def test_a_surface_with_benign_texts_has_a_calibration_of_its_own() -> None:
+    dev = dev_corpus(row(), *BENIGN_ROWS, *BENIGN_ROWS)
+    surfaces = np.array(["tool_call", *["input"] * 40, *["output"] * 40])
+    logits = np.array([5.0, *np.linspace(-4, 0, 40), *np.linspace(-9, -5, 40)], dtype=np.float32)
+    sources = np.array([example.row.source for example in dev.examples])
+    scores = Scores({"p": logits}, np.repeat(logits[:, None], dev.labels.shape[1], 1), sources, surfaces, dev.unsafe)
+    found = calibrate(scores, dev, 0.1)
+    assert found.surfaces.keys() == {"input", "output"}
+    assert {calibration.temperature for calibration in found.surfaces.values()} == {found.overall.temperature}
+    over = found.probabilities(logits, surfaces) >= 0.5
+    assert [int(over[surfaces == surface].sum()) for surface in ("tool_call", "input", "output")] == [1, 4, 4]
+    elsewhere = found.probabilities(logits, np.full(len(logits), "tool_result")) >= 0.5
+    assert elsewhere[1:].sum() == 8, "a surface without benign texts is judged as all together are"
+    assert measure(scores, found)["p"]["false_positives"] == {"benign_made_up": 0.1}
 
 
 @given(st.booleans(), st.lists(st.sampled_from(["Theft", "Weapons", "Child abuse", "Self-harm"]), unique=True))
@@ -359,7 +377,7 @@ def interrupt_at(last: int) -> Callable[[int, int, float], None]:
 @pytest.mark.timeout(240)
 @pytest.mark.filterwarnings("ignore")
 def test_a_small_run_writes_weights_that_a_guard_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("torch", reason="training needs guardmw[train]")
+    torch = pytest.importorskip("torch", reason="training needs guardmw[train]")
     pytest.importorskip("transformers", reason="training needs guardmw[train]")
     from guardmw.train import tuning
     from guardmw.train.embedded import Settings, train_embedded
@@ -398,7 +416,13 @@ def test_a_small_run_writes_weights_that_a_guard_loads(tmp_path: Path, monkeypat
     assert resumed == list(range(33, 49)), "it went on from the last checkpoint"
     whole = load_model(settings.out, threads=1).manifest
     assert manifest.files == whole.files, "a run that was cut off gives the same weights"
-    assert manifest.calibration == whole.calibration
+    assert (manifest.calibration, manifest.surfaces) == (whole.calibration, whole.surfaces)
+    shipped = bert_weights(read_graph(settings.out / "encoder.onnx"))
+    learned = torch.load(settings.out / "trained.pt", weights_only=True)["encoder"]
+    for name, exact in learned.items():
+        if name in shipped:
+            assert np.abs(shipped[name] - exact.numpy()).max() < 0.02, f"int8 and its smoothing keep {name}"
+    assert sum(name.endswith("dense.weight") for name in shipped) == 3
     assert manifest.base == "encoder"
     assert max(manifest.figures["p"]["false_positives"].values()) <= 0.03
     told: list[str] = []

@@ -21,12 +21,12 @@ from guardmw.train.corpus import BENIGN, CONTENT, Corpus
 from guardmw.train.embedded import Settings, gathered
 from guardmw.train.encoder import load_encoder, write_vocabulary
 from guardmw.train.head import SCALE, Head, unit_mean
-from guardmw.train.loss import loss_of
+from guardmw.train.loss import losses_of
 from guardmw.train.pairs import NO, YES, CategoryText
 from guardmw.train.tuning import Tuner, Tuning
 from guardmw.types import SURFACES
 
-__all__ = ["HEADS", "compare"]
+__all__ = ["HEADS", "compare", "judged", "tell"]
 
 FALSE_POSITIVES = 0.03
 READ_AT_ONCE = 32
@@ -97,7 +97,7 @@ def trained(tuner: Tuner, dimensions: int, steps: int) -> dict[str, nn.Module]:
         with torch.no_grad():
             batch = next(batches)
         answers = [head.both(*batch.inputs) for head in heads.values()]
-        losses = [loss_of(logits, harm, batch.labels, batch.unsafe) for logits, harm in answers]
+        losses = [losses_of(logits, harm, batch.labels, batch.unsafe).mean() for logits, harm in answers]
         for loss, optimizer, schedule in zip(losses, optimizers, schedules, strict=True):
             optimizer.zero_grad()
             loss.backward()
@@ -145,6 +145,7 @@ def figures(logits: Any, unsafe: Any, benign: Any) -> dict[str, float]:
         "auroc": float(roc_auc_score(unsafe, logits)),
         "recall": float(over[unsafe].mean()),
         "fpr": float(over[~unsafe].mean()),
+        "lookalikes": float(over[~unsafe & ~benign].mean()),
     }
 
 
@@ -175,13 +176,12 @@ def tell(line: str) -> None:
     print(f"{time.strftime('%X')} {line}", file=sys.stderr)
 
 
-def compare(data: Path, source: str, folder: Path, steps: int, limit: int) -> dict[str, Any]:
+def compare(data: Path, source: str, folder: Path, tuning: Tuning, limit: int) -> dict[str, Any]:
     """The figures of every head over the encoder `source`, by name; `folder` is for the vocabulary."""
     torch.manual_seed(0)
     encoder = load_encoder(source).eval()
     write_vocabulary(source, folder / "vocab.txt")
     words = WordPiece((folder / "vocab.txt").read_text("utf-8"))
-    tuning = Tuning(steps=steps)
     texts, train, dev = gathered(Settings(data, folder, source, "heads", tuning, limit=limit), words, tell)
     tuner = Tuner(encoder, train, texts, words, tuning)
-    return judged(tuner, trained(tuner, encoder.config.hidden_size, steps), dev, texts)
+    return judged(tuner, trained(tuner, encoder.config.hidden_size, tuning.steps), dev, texts)

@@ -17,9 +17,20 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
-from guardmw.guard.calibration import Calibration
-from guardmw.guard.encoder import MANIFEST, FileHash, Manifest, Model, TextEncoder, WeightFile, Windows, sha256
+from guardmw.guard.encoder import (
+    MANIFEST,
+    FileHash,
+    Manifest,
+    Model,
+    TextEncoder,
+    WeightFile,
+    Window,
+    Windows,
+    sequence,
+    sha256,
+)
 from guardmw.guard.wordpiece import WordPiece
 from guardmw.policy.load import bundled_ids, load_policies
 from guardmw.policy.schema import Policy
@@ -27,7 +38,7 @@ from guardmw.train.corpus import CONTENT, CONTEXT, STREAMED, Corpus, at_most, ev
 from guardmw.train.dataset import DatasetError, Row, read_folder, read_taxonomies
 from guardmw.train.encoder import export_encoder, load_encoder, write_vocabulary
 from guardmw.train.head import export_head
-from guardmw.train.measure import calibrate, check_dev, measure, score, shift_by_quantisation
+from guardmw.train.measure import Calibrations, calibrate, check_dev, measure, score, shift_by_quantisation
 from guardmw.train.pairs import CategoryText, category_texts, own_categories
 from guardmw.train.tuning import Tuner, Tuning
 from guardmw.train.written import written_rows
@@ -35,7 +46,7 @@ from guardmw.train.written import written_rows
 __all__ = ["WINDOWS", "Settings", "gathered", "train_embedded"]
 
 WINDOWS = Windows(size=CONTENT + 2, overlap=32, stream_size=STREAMED + 2, look_back=8, context=CONTEXT)
-QUANTISATION_SAMPLE = 400
+QUANTISATION_SAMPLE, SMOOTHING_SAMPLE = 400, 256
 CHECKPOINT, TRAINED = "checkpoint.pt", "trained.pt"
 NAMED_SOURCES = 5
 
@@ -89,7 +100,7 @@ def train_embedded(settings: Settings, tell: Tell, progress: Progress) -> Manife
         tuner = Tuner(encoder, train, texts, words, settings.tuning, shared)
         _start(settings, tuner, tell)
         _tune(settings, tuner, tell, progress)
-        export_encoder(tuner.encoder.cpu(), folder)
+        export_encoder(tuner.encoder.cpu(), folder, _inputs(train, words, settings.tuning.seed))
         export_head(tuner.head.cpu(), folder / "head.onnx")
         tell("calibrating on dev")
         manifest = _calibrated(settings, folder, texts, dev)
@@ -158,16 +169,26 @@ def _tune(settings: Settings, tuner: Tuner, tell: Tell, progress: Progress) -> N
     tuner.run(lambda step, loss: progress(step, settings.tuning.steps, loss), lambda: tuner.save(checkpoint))
 
 
+def _inputs(train: Corpus, words: WordPiece, seed: int) -> Iterator[dict[str, NDArray[np.int64]]]:
+    """Some of what is learned from, as the exported encoder reads it."""
+    for place in train.draw(SMOOTHING_SAMPLE, np.random.default_rng(seed)):
+        example = train.examples[place]
+        ids = np.array([sequence(Window(example.content[:CONTENT], example.context), words)], dtype=np.int64)
+        yield {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+
+
 def _calibrated(settings: Settings, folder: Path, texts: list[CategoryText], dev: Corpus) -> Manifest:
     """What vouches for the files in `folder`, with the calibration on dev and the figures it gives there."""
     manifest = _described(settings, folder)
     model = Model(manifest, folder, threads=1)
     policies = list(load_policies(*(settings.policies or bundled_ids())).policies.values())
     scores = score(model, model.encoder, policies, texts, dev.examples)
-    calibration = calibrate(scores, dev, settings.false_positives)
-    figures = measure(scores, calibration)
-    figures["quantisation"] = _quantisation(settings, folder, model, policies[0], dev, calibration)
-    return manifest.model_copy(update={"calibration": calibration, "figures": figures})
+    calibrations = calibrate(scores, dev, settings.false_positives)
+    figures = measure(scores, calibrations)
+    figures["quantisation"] = _quantisation(settings, folder, model, policies[0], dev, calibrations)
+    return manifest.model_copy(
+        update={"calibration": calibrations.overall, "surfaces": calibrations.surfaces, "figures": figures}
+    )
 
 
 def _described(settings: Settings, folder: Path) -> Manifest:
@@ -190,17 +211,20 @@ def _dimensions(folder: Path) -> int:
 
 
 def _quantisation(
-    settings: Settings, folder: Path, model: Model, policy: Policy, dev: Corpus, calibration: Calibration
+    settings: Settings, folder: Path, model: Model, policy: Policy, dev: Corpus, calibrations: Calibrations
 ) -> dict[str, float]:
     """What int8 costs: a sample of dev texts, judged by the exact encoder and by the one that ships."""
     picked = np.random.default_rng(settings.tuning.seed).permutation(len(dev.examples))[:QUANTISATION_SAMPLE]
     examples = [dev.examples[place] for place in picked]
     exact = TextEncoder(folder / "encoder-fp32.onnx", model.words, threads=1)
-    before, after = (
-        score(model, encoder, [policy], [], examples).highest[policy.id] for encoder in (exact, model.encoder)
+    before, after = (score(model, encoder, [policy], [], examples) for encoder in (exact, model.encoder))
+    judged = np.isfinite(before.highest[policy.id])
+    return shift_by_quantisation(
+        *(
+            calibrations.probabilities(each.highest[policy.id][judged], each.surfaces[judged])
+            for each in (before, after)
+        )
     )
-    judged = np.isfinite(before)
-    return shift_by_quantisation(before[judged], after[judged], calibration)
 
 
 def _publish(folder: Path, out: Path, manifest: Manifest) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from transformers import AutoModel, AutoTokenizer
+
+from guardmw.train.smoothing import smooth
 
 __all__ = ["export_encoder", "load_encoder", "write_vocabulary"]
 
@@ -37,8 +42,9 @@ class _States(torch.nn.Module):
         return states
 
 
-def export_encoder(encoder: Any, folder: Path) -> None:
-    """Write ``encoder-fp32.onnx`` and ``encoder.onnx`` (int8) to `folder`."""
+def export_encoder(encoder: Any, folder: Path, batches: Iterable[Mapping[str, NDArray[np.int64]]]) -> None:
+    """Write ``encoder-fp32.onnx`` and ``encoder.onnx`` (int8) to `folder`; `batches` are inputs such as it will get,
+    by which int8 is fitted."""
     example = torch.tensor([[2, 1, 1, 3], [2, 1, 3, 0]])
     names = {0: "windows", 1: "pieces"}
     with warnings.catch_warnings():
@@ -50,6 +56,7 @@ def export_encoder(encoder: Any, folder: Path) -> None:
             input_names=["input_ids", "attention_mask"], output_names=["tokens"],
             dynamic_axes={"input_ids": names, "attention_mask": names, "tokens": names},
         )  # fmt: skip
+    smooth(folder / "encoder-fp32.onnx", batches)
     # Seven of the eight bits: CPUs without VNNI add pairs of products in 16 bits, which would overflow.
     quantize_dynamic(
         folder / "encoder-fp32.onnx", folder / "encoder.onnx", per_channel=True, reduce_range=True,

@@ -7,7 +7,7 @@ from torch import nn
 
 from guardmw.train.pairs import NO, YES
 
-__all__ = ["loss_of"]
+__all__ = ["losses_of"]
 
 HARDEST = 4
 """How many of a text's highest wrong categories weigh as much as all its others: what users feel is the maximum."""
@@ -17,9 +17,9 @@ FOUND = 1.5
 """What the likeliest category of a harmful text weighs beside all its pairs."""
 
 
-def loss_of(logits: torch.Tensor, harm: torch.Tensor, labels: torch.Tensor, unsafe: torch.Tensor) -> torch.Tensor:
-    """The mean loss of texts (rows): cross-entropy of their pairs, of their highest wrong categories once more, of
-    the likeliest category of an unsafe text, and of being harmful at all."""
+def losses_of(logits: torch.Tensor, harm: torch.Tensor, labels: torch.Tensor, unsafe: torch.Tensor) -> torch.Tensor:
+    """The loss of each text (row): cross-entropy of its pairs, of its highest wrong categories once more, of the
+    likeliest category of an unsafe text, and of being harmful at all."""
     known = (labels >= 0).float()
     target = labels.clamp(min=0).float()
     losses = nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none") * known
@@ -32,4 +32,4 @@ def loss_of(logits: torch.Tensor, harm: torch.Tensor, labels: torch.Tensor, unsa
     likeliest = logits.masked_fill(labels == NO, -torch.inf).amax(1)
     found = (labels != NO).any(1) & (unsafe > 0)
     rows = rows + torch.where(found, FOUND * nn.functional.softplus(-likeliest), 0.0)
-    return (rows + 0.3 * nn.functional.binary_cross_entropy_with_logits(harm, unsafe, reduction="none")).mean()
+    return rows + 0.3 * nn.functional.binary_cross_entropy_with_logits(harm, unsafe, reduction="none")

@@ -23,7 +23,7 @@ from guardmw.guard.encoder import Window, sequence
 from guardmw.guard.wordpiece import WordPiece
 from guardmw.train.corpus import Corpus, window_of
 from guardmw.train.head import Head, unit_mean
-from guardmw.train.loss import loss_of
+from guardmw.train.loss import losses_of
 from guardmw.train.pairs import NO, YES, CategoryText
 from guardmw.types import SURFACES
 
@@ -60,11 +60,13 @@ class Tuning:
 
 
 class Batch(NamedTuple):
-    """What the head is given for some texts and categories, as `Head.both` takes it, and what it should say."""
+    """What the head is given for some texts and categories, as `Head.both` takes it, what it should say, and the
+    texts' places in the corpus."""
 
     inputs: tuple[torch.Tensor, ...]
     labels: torch.Tensor
     unsafe: torch.Tensor
+    rows: NDArray[np.int64]
 
 
 class Tuner:
@@ -109,12 +111,8 @@ class Tuner:
             for windows, rows in self._pool(rng, min(POOL_BATCHES, self._tuning.steps - self.step)):
                 batch = self._batch(windows, rows, rng)
                 logits, harm = self.head.both(*batch.inputs)
-                loss = loss_of(logits, harm, batch.labels, batch.unsafe)
-                self._optimizer.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_([*self.encoder.parameters(), *self.head.parameters()], 1.0)
-                self._optimizer.step()
-                self._schedule.step()
+                loss = losses_of(logits, harm, batch.labels, batch.unsafe).mean()
+                self.learn(loss)
                 self.step += 1
                 tell(self.step, loss.item())
             if self.step % SAVE_STEPS < POOL_BATCHES:
@@ -122,8 +120,16 @@ class Tuner:
         self.encoder.eval()
         self.head.eval()
 
+    def learn(self, loss: torch.Tensor) -> None:
+        """One step of the optimiser."""
+        self._optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_([*self.encoder.parameters(), *self.head.parameters()], 1.0)
+        self._optimizer.step()
+        self._schedule.step()
+
     def batches(self, count: int) -> Iterator[Batch]:
-        """`count` batches as `run` learns from them, for whoever wants to try another head."""
+        """`count` batches as `run` learns from them, for whoever wants to try another head or loss."""
         rng = np.random.default_rng(self._tuning.seed)
         for left in range(count, 0, -POOL_BATCHES):
             for windows, rows in self._pool(rng, min(POOL_BATCHES, left)):
@@ -211,7 +217,7 @@ class Tuner:
             for label in (YES, NO)
         )
         inputs = (tokens, judged, categories, unsafe, safe, self._surfaces(rows, rng))
-        return Batch(inputs, torch.from_numpy(labels).to(self.device), self._unsafe(rows))
+        return Batch(inputs, torch.from_numpy(labels).to(self.device), self._unsafe(rows), rows)
 
     def _columns(self, kinds: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         """Categories to judge under: half of them such as one of the texts falls under, half any."""

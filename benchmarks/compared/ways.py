@@ -1,0 +1,121 @@
+"""Ways of training against what sources teach beside harm: judged on texts of sources that training never saw."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from compared.heads import judged, tell
+from guardmw.guard.wordpiece import WordPiece
+from guardmw.train.corpus import BENIGN, Corpus
+from guardmw.train.embedded import Settings, gathered
+from guardmw.train.encoder import load_encoder, write_vocabulary
+from guardmw.train.head import SCALE, unit_mean
+from guardmw.train.loss import losses_of
+from guardmw.train.pairs import CategoryText
+from guardmw.train.tuning import Batch, Tuner, Tuning
+
+__all__ = ["UNSEEN", "WAYS", "compare"]
+
+UNSEEN = frozenset({
+    "aart", "bipia", "convabuse", "gptfuzz", "hatecheck", "jailbreakbench", "safeagentbench", "spikee", "strongreject",
+})  # fmt: skip
+"""Kept from training: prompts, answers, calls and results, most with both labels."""
+ROBUST_RATE = 0.02
+"""How fast the weights of groups follow their losses (Sagawa et al., arXiv 1911.08731)."""
+REVERSED = 0.1
+"""How strongly the encoder learns not to tell sources apart (Ganin et al., arXiv 1505.07818)."""
+
+Way = Callable[[Tuner, Corpus], Callable[[Batch, torch.Tensor], torch.Tensor]]
+"""What makes one loss of a batch and its texts' losses, for a run over a corpus."""
+
+
+def plain(tuner: Tuner, corpus: Corpus) -> Callable[[Batch, torch.Tensor], torch.Tensor]:
+    return lambda batch, losses: losses.mean()
+
+
+def group_robust(tuner: Tuner, corpus: Corpus) -> Callable[[Batch, torch.Tensor], torch.Tensor]:
+    """A source's safe and unsafe texts are groups; the ones with high losses weigh more and more (group DRO)."""
+    groups = [(example.row.source, example.row.unsafe) for example in corpus.examples]
+    names = sorted(set(groups))
+    places = torch.tensor([names.index(group) for group in groups])
+    weights = torch.ones(len(names))
+
+    def loss(batch: Batch, losses: torch.Tensor) -> torch.Tensor:
+        found = places[batch.rows]
+        for group in found.unique():
+            weights[group] *= torch.exp(ROBUST_RATE * losses.detach().cpu()[found == group].mean())
+        weights.div_(weights.mean())
+        each = weights[found].to(losses.device)
+        return (each * losses).sum() / each.sum()
+
+    return loss
+
+
+def reversed_gradient(values: torch.Tensor) -> torch.Tensor:
+    """`values`, through which gradients pass with the opposite sign."""
+    return (values * (1 + REVERSED)).detach() - values * REVERSED
+
+
+def source_adversarial(tuner: Tuner, corpus: Corpus) -> Callable[[Batch, torch.Tensor], torch.Tensor]:
+    """A second head learns to name the source of a text; the encoder learns to leave it in the dark."""
+    sources = sorted({example.row.source for example in corpus.examples})
+    places = torch.tensor([sources.index(example.row.source) for example in corpus.examples])
+    dimensions = tuner.encoder.config.hidden_size
+    critic = nn.Sequential(nn.Linear(dimensions, 128), nn.GELU(), nn.Linear(128, len(sources))).to(tuner.device)
+    optimizer = torch.optim.AdamW(critic.parameters(), lr=1e-3)
+
+    def loss(batch: Batch, losses: torch.Tensor) -> torch.Tensor:
+        optimizer.step()  # what the last batch taught
+        optimizer.zero_grad()
+        guessed = critic(reversed_gradient(unit_mean(*batch.inputs[:2])) * SCALE)
+        return losses.mean() + nn.functional.cross_entropy(guessed, places[batch.rows].to(tuner.device))
+
+    return loss
+
+
+WAYS: dict[str, Way] = {
+    "as shipped": plain,
+    "group-robust": group_robust,
+    "source-adversarial": source_adversarial,
+}
+
+
+def train(tuner: Tuner, way: Callable[[Batch, torch.Tensor], torch.Tensor], steps: int) -> None:
+    tuner.encoder.train()
+    tuner.head.train()
+    for step, batch in enumerate(tuner.batches(steps), 1):
+        logits, harm = tuner.head.both(*batch.inputs)
+        loss = way(batch, losses_of(logits, harm, batch.labels, batch.unsafe))
+        tuner.learn(loss)
+        if step % max(1, steps // 10) == 0:
+            tell(f"step {step} of {steps}: {loss.item():.3f}")
+    tuner.encoder.eval()
+    tuner.head.eval()
+
+
+def without(corpus: Corpus, sources: frozenset[str], texts: Sequence[CategoryText], words: WordPiece) -> Corpus:
+    return Corpus([each.row for each in corpus.examples if each.row.source not in sources], texts, words)
+
+
+def compare(data: Path, source: str, folder: Path, tuning: Tuning, limit: int) -> dict[str, Any]:
+    """The figures of every way on dev texts of `UNSEEN` sources, by name; `folder` is for the vocabulary."""
+    pretrained = load_encoder(source)
+    write_vocabulary(source, folder / "vocab.txt")
+    words = WordPiece((folder / "vocab.txt").read_text("utf-8"))
+    texts, every, dev = gathered(Settings(data, folder, source, "ways", tuning, limit=limit), words, tell)
+    seen = without(every, UNSEEN, texts, words)
+    kept = [each.row for each in dev.examples if each.row.source in UNSEEN or each.row.source.startswith(BENIGN)]
+    unseen = Corpus(kept, texts, words)
+    found = {}
+    for name, way in WAYS.items():
+        tell(f"{name}: {len(seen.examples)} texts of {len({each.row.source for each in seen.examples})} sources")
+        tuner = Tuner(copy.deepcopy(pretrained), seen, texts, words, tuning)
+        train(tuner, way(tuner, seen), tuning.steps)
+        found[name] = judged(tuner, {name: tuner.head}, unseen, texts)[name]
+    return found
