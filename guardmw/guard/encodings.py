@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import base64
 import re
-import unicodedata
 from collections.abc import Iterator
 
-from guardmw.guard.lookalikes import as_read
+from guardmw.guard.lookalikes import visible
 
 __all__ = ["LOOK_BACK", "hidden_texts"]
 
@@ -36,18 +35,11 @@ def hidden_texts(text: str) -> list[str]:
     text each, with a space between what is found in different places."""
     found: list[str] = []
     for _ in range(DEPTH):
-        text = " ".join(_decoded(_visible(text)))
+        text = " ".join(_decoded(visible(text)))
         if not text:
             break
         found.append(text)
     return found
-
-
-def _visible(text: str) -> str:
-    """`text` with look-alikes as what they look like, and without characters that can't be seen."""
-    if text.isascii():
-        return text
-    return "".join(char for char in as_read(text) if unicodedata.category(char) != "Cf")
 
 
 def _decoded(text: str) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["as_read"]
+__all__ = ["as_read", "visible"]
 
 # Cyrillic, then Greek; from Unicode's confusables (UTS 39), the letters that can't be told from Latin ones.
 _LATIN = str.maketrans(
@@ -23,3 +23,10 @@ def as_read(text: str) -> str:
     latin = sum(map(str.isascii, filter(str.isalpha, plain)))
     doubles = sum(before != after for before, after in zip(plain, folded, strict=True))
     return folded if latin > doubles else plain
+
+
+def visible(text: str) -> str:
+    """`text` as it is read, without characters that can't be seen."""
+    if text.isascii():
+        return text
+    return "".join(char for char in as_read(text) if unicodedata.category(char) != "Cf")

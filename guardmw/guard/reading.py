@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from guardmw.guard.encoder import Window, Windows
 from guardmw.guard.encodings import LOOK_BACK, hidden_texts
 from guardmw.guard.lookalikes import as_read
+from guardmw.guard.spellings import spelt_out
 from guardmw.types import Check
 
 if TYPE_CHECKING:
@@ -28,8 +29,9 @@ def check_windows(check: Check, model: Model) -> list[Window]:
 
 
 def text_windows(text: str, model: Model, offset: int = 0) -> list[list[int]]:
-    """The windows of `text` behind `offset`, and of what it holds in base64 or hexadecimal there."""
-    hidden = hidden_texts(text[max(0, offset - LOOK_BACK) :])
+    """The windows of `text` behind `offset`, and of what it says there in codes and odd spellings."""
+    coded = text[max(0, offset - LOOK_BACK) :]
+    hidden = hidden_texts(coded) + spelt_out(coded, model.words)
     return _new_windows(text, offset, model) + [pieces for each in hidden for pieces in _new_windows(each, 0, model)]
 
 

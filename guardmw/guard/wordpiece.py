@@ -79,6 +79,10 @@ class WordPiece:
             words = text.translate(_cleaned).translate(_folded).split()
         return [piece for word in words for piece in self._word(word)]
 
+    def __contains__(self, word: object) -> bool:
+        """Whether `word`, in small letters, is one piece."""
+        return word in self._ids
+
     def _split(self, word: str) -> tuple[int, ...]:
         if len(word) > MAX_WORD_CHARS:
             return (self.unknown,)
