@@ -1,7 +1,7 @@
 """Variants of what `guardmw train embedded` does, trained on the same batches and judged on the same texts.
 
-    python benchmarks/variants.py heads --data DIR --encoder ID_OR_FOLDER [--steps 800]
-    python benchmarks/variants.py ways --data DIR --encoder ID_OR_FOLDER [--steps 250]
+    python benchmarks/variants.py heads --data DIR --encoder ID_OR_FOLDER --steps 800
+    python benchmarks/variants.py ways --data DIR --encoder ID_OR_FOLDER --steps 250
 
 `heads` trains several heads over the frozen encoder, so that they alone differ, and judges texts of DIR/dev. `ways`
 trains encoder and head end to end, as shipped, with group-robust weights, and against a critic that names the source;
@@ -59,7 +59,8 @@ def main() -> None:
     Console().print(table)
     out = options.out or Path("out") / f"{options.what}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"steps": options.steps, options.what: figures}, indent=2) + "\n")
+    settings = {"steps": options.steps, "batch": options.batch, "limit": options.limit}
+    out.write_text(json.dumps({**settings, options.what: figures}, indent=2) + "\n")
     print(f"written to {out}")
 
 

@@ -50,6 +50,23 @@ async def test_a_text_decided_as_safe_passes(guard: EmbeddedGuard) -> None:
     assert await probability(guard, check, policy(VIOLENCE, (FLAGGED, "safe"))) < 0.05
 
 
+async def test_precedents_count_under_their_own_category(guard: EmbeddedGuard) -> None:
+    categories = [VIOLENCE, INJECTION, VIOLENCE.model_copy(update={"id": "more_violence"})]
+    decided = [
+        categories[0],
+        categories[1].model_copy(update={"precedents": (Precedent(text=MAIL, label="safe"),) * 2}),
+        categories[2].model_copy(update={"precedents": (Precedent(text=HARMLESS, label="unsafe"),)}),
+    ]
+    check = Check("output", HARMLESS)
+    before, after = [
+        [each.probability for each in (await guard.check(check, Policy(id="p", categories=tuple(under)))).findings]
+        for under in (categories, decided)
+    ]
+    assert max(before) < 0.1
+    assert after[2] > 0.9
+    assert after[:2] == pytest.approx(before[:2], abs=0.1)
+
+
 async def test_a_text_decided_as_unsafe_is_found(guard: EmbeddedGuard) -> None:
     check = Check("output", HARMLESS)
     assert await probability(guard, check, policy(VIOLENCE)) < 0.1

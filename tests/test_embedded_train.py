@@ -291,9 +291,14 @@ def test_a_surface_with_benign_texts_has_a_calibration_of_its_own() -> None:
     dev = dev_corpus(row(), *BENIGN_ROWS, *BENIGN_ROWS)
     surfaces = np.array(["tool_call", *["input"] * 40, *["output"] * 40])
     logits = np.array([5.0, *np.linspace(-4, 0, 40), *np.linspace(-9, -5, 40)], dtype=np.float32)
+    unjudged = np.where(surfaces == "output", -np.inf, logits).astype(np.float32)
     sources = np.array([example.row.source for example in dev.examples])
-    scores = Scores({"p": logits}, np.repeat(logits[:, None], dev.labels.shape[1], 1), sources, surfaces, dev.unsafe)
+    pairs = np.repeat(logits[:, None], dev.labels.shape[1], 1)
+    scores = Scores({"p": logits}, pairs, sources, surfaces, dev.unsafe)
     found = calibrate(scores, dev, 0.1)
+    assert calibrate(replace(scores, highest={"p": unjudged}), dev, 0.1).surfaces.keys() == {"input"}
+    with pytest.raises(ValueError, match="finite"):
+        found.probabilities(np.array([np.nan], dtype=np.float32), np.array(["input"]))
     assert found.surfaces.keys() == {"input", "output"}
     assert {calibration.temperature for calibration in found.surfaces.values()} == {found.overall.temperature}
     over = found.probabilities(logits, surfaces) >= 0.5
@@ -421,8 +426,8 @@ def test_a_small_run_writes_weights_that_a_guard_loads(tmp_path: Path, monkeypat
     learned = torch.load(settings.out / "trained.pt", weights_only=True)["encoder"]
     for name, exact in learned.items():
         if name in shipped:
-            assert np.abs(shipped[name] - exact.numpy()).max() < 0.02, f"int8 and its smoothing keep {name}"
-    assert sum(name.endswith("dense.weight") for name in shipped) == 3
+            assert np.abs(shipped[name] - exact.numpy()).max() < 0.003, f"int8 and its smoothing keep {name}"
+    assert learned.keys() - shipped.keys() == {"pooler.dense.weight", "pooler.dense.bias"}
     assert manifest.base == "encoder"
     assert max(manifest.figures["p"]["false_positives"].values()) <= 0.03
     told: list[str] = []

@@ -25,7 +25,7 @@ __all__ = ["UNSEEN", "WAYS", "compare"]
 UNSEEN = frozenset({
     "aart", "bipia", "convabuse", "gptfuzz", "hatecheck", "jailbreakbench", "safeagentbench", "spikee", "strongreject",
 })  # fmt: skip
-"""Kept from training: prompts, answers, calls and results, most with both labels."""
+"""Kept from training: prompts, answers and results, most with both labels."""
 ROBUST_RATE = 0.02
 """How fast the weights of groups follow their losses (Sagawa et al., arXiv 1911.08731)."""
 REVERSED = 0.1
@@ -110,7 +110,12 @@ def compare(data: Path, source: str, folder: Path, tuning: Tuning, limit: int) -
     words = WordPiece((folder / "vocab.txt").read_text("utf-8"))
     texts, every, dev = gathered(Settings(data, folder, source, "ways", tuning, limit=limit), words, tell)
     seen = without(every, UNSEEN, texts, words)
-    kept = [each.row for each in dev.examples if each.row.source in UNSEEN or each.row.source.startswith(BENIGN)]
+    said = {each.row.content for each in seen.examples}
+    kept = [
+        each.row
+        for each in dev.examples
+        if each.row.source.startswith(BENIGN) or (each.row.source in UNSEEN and each.row.content not in said)
+    ]
     unseen = Corpus(kept, texts, words)
     found = {}
     for name, way in WAYS.items():

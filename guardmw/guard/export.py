@@ -1,8 +1,8 @@
 """The embedded guard's encoder as a model folder that vLLM serves: `guardmw guard export`.
 
-The int8 weights are put back into float32 (every number exactly what the quantised graph multiplies with), under the
-names that BERT has in transformers (https://huggingface.co/docs/transformers/model_doc/bert); the head stays with the
-client. Needs numpy alone.
+The int8 weights are put back into float32 (every number what the quantised graph multiplies with; what training moved
+from values into weights is moved back), under the names that BERT has in transformers
+(https://huggingface.co/docs/transformers/model_doc/bert); the head stays with the client. Needs numpy alone.
 """
 
 from __future__ import annotations

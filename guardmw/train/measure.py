@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,43 +73,52 @@ def score(
 
 @dataclass(frozen=True)
 class Calibrations:
-    """`overall`, and those of surfaces of which dev holds benign texts."""
+    """`overall`, and those of surfaces of which dev holds benign texts that some policy judges."""
 
     overall: Calibration
     surfaces: dict[Surface, Calibration]
 
     def probabilities(self, logits: Vectors, surfaces: NDArray[np.str_]) -> NDArray[np.float64]:
-        """The probabilities of `logits` on `surfaces`; 0 where a logit is -inf."""
+        """The probabilities of `logits` on `surfaces`; 0 where a logit is -inf. Raises ValueError for other numbers
+        that aren't finite."""
         return np.array([
-            self.surfaces.get(surface, self.overall).probability(logit) if np.isfinite(logit) else 0.0
+            0.0 if logit == -math.inf else self.surfaces.get(surface, self.overall).probability(logit)
             for logit, surface in zip(logits.tolist(), surfaces.tolist(), strict=True)
         ])  # fmt: skip
 
 
 def calibrate(scores: Scores, dev: Corpus, false_positives: float) -> Calibrations:
-    """The calibrations with which at most `false_positives` of the benign examples (all of them, and those on each
-    surface), every benign source weighing alike, reach 0.5 under any one policy, and of those the ones whose
-    probabilities fit the labels best.
+    """The calibrations with which at most `false_positives` of the benign examples (those on each surface that has any,
+    elsewhere all of them), every benign source weighing alike, reach 0.5 under any one policy, and of those the ones
+    whose probabilities fit the labels best.
 
     `scores` are those of the examples of `dev`. The fit is the least cross-entropy, both answers weighing alike; all
     share its temperature. Raises DatasetError as `check_dev` does.
     """
     check_dev(dev)
-    bias = _bias(scores, np.ones_like(scores.unsafe), false_positives)
-    labels = _labels(dev)
-    yes, no = scores.pairs[labels == YES], scores.pairs[labels == NO]
+    overall = _bias(scores, np.full(len(scores.unsafe), True), false_positives)
+    biases = {surface: _bias(scores, among, false_positives) for surface, among in _benign_surfaces(scores)}
+    added = np.array([biases.get(surface, overall) for surface in scores.surfaces.tolist()], dtype=np.float32)
+    labels, moved = _labels(dev), scores.pairs + added[:, None]
+    yes, no = moved[labels == YES], moved[labels == NO]
 
     def cross_entropy(temperature: float) -> float:
-        losses = [np.logaddexp(0, sign * (part + bias) / temperature).mean() for part, sign in ((yes, -1), (no, 1))]
-        return float(sum(losses))
+        return float(sum(np.logaddexp(0, sign * part / temperature).mean() for part, sign in ((yes, -1), (no, 1))))
 
     temperature = float(min(TEMPERATURES, key=cross_entropy))
-    found: dict[Surface, Calibration] = {}
+    return Calibrations(
+        Calibration(temperature=temperature, bias=overall),
+        {surface: Calibration(temperature=temperature, bias=bias) for surface, bias in biases.items()},
+    )
+
+
+def _benign_surfaces(scores: Scores) -> Iterator[tuple[Surface, NDArray[np.bool_]]]:
+    """The surfaces with benign examples that some policy judges, and which examples are met there."""
     for surface in SURFACES:
-        on_it = scores.surfaces == surface
-        if _sizes(scores.sources[on_it].tolist()):
-            found[surface] = Calibration(temperature=temperature, bias=_bias(scores, on_it, false_positives))
-    return Calibrations(Calibration(temperature=temperature, bias=bias), found)
+        among = scores.surfaces == surface
+        judged = any(np.isfinite(logits[among]).any() for logits in scores.highest.values())
+        if judged and _sizes(scores.sources[among].tolist()):
+            yield surface, among
 
 
 def _bias(scores: Scores, among: NDArray[np.bool_], false_positives: float) -> float:

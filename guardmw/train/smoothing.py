@@ -7,6 +7,7 @@ numbers into the weights, which are quantised column by column. Source: SmoothQu
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,19 +24,24 @@ __all__ = ["smooth"]
 
 STRENGTH = 0.75
 """How much of the outliers the weights take over, from 0 (nothing) to 1."""
-LEAST = 1e-5
+SILENT = 0.01
+"""Channels are divided as if they reached at least this share of the loudest one: silent ones may speak up later."""
 
 Channels = NDArray[np.float32]
 
 
 def smooth(file: Path, batches: Iterable[Mapping[str, NDArray[np.int64]]]) -> None:
-    """Rewrites the ONNX graph in `file`, whose inputs `batches` are such as it will be given."""
+    """Rewrites the ONNX graph in `file`; `batches` are inputs such as it will be given, at least one. Weights that
+    several places share stay as they are."""
     model = onnx.load(file)
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    uses = Counter(name for node in model.graph.node for name in node.input)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer if uses[tensor.name] == 1}
     readers: dict[str, list[Any]] = {}
     for node in model.graph.node:
         if node.op_type == "MatMul" and node.input[1] in weights:
             readers.setdefault(node.input[0], []).append(node)
+    if not readers:
+        return
     highest = _highest(file, list(readers), batches)
     for values, nodes in readers.items():
         _divide(model.graph, values, nodes, [weights[node.input[1]] for node in nodes], highest[values])
@@ -59,7 +65,7 @@ def _divide(graph: Any, values: str, nodes: Sequence[Any], weights: Sequence[Any
     """Divides the channels of `values`, and multiplies the rows of the `weights` that `nodes` multiply them with."""
     matrices = [numpy_helper.to_array(tensor) for tensor in weights]
     largest = np.max([np.abs(matrix).max(axis=1) for matrix in matrices], axis=0)
-    scale = np.maximum(highest, LEAST) ** STRENGTH / np.maximum(largest, LEAST) ** (1 - STRENGTH)
+    scale = _at_least(highest) ** STRENGTH / _at_least(largest) ** (1 - STRENGTH)
     scale = (scale / np.exp(np.log(scale).mean())).astype(np.float32)
     factors, divided = f"{values}{SMOOTHING}_factors", f"{values}{SMOOTHING}"
     graph.initializer.append(numpy_helper.from_array(1 / scale, factors))
@@ -70,3 +76,8 @@ def _divide(graph: Any, values: str, nodes: Sequence[Any], weights: Sequence[Any
     for node, tensor, matrix in zip(nodes, weights, matrices, strict=True):
         tensor.CopyFrom(numpy_helper.from_array(matrix * scale[:, None], tensor.name))
         node.input[0] = divided
+
+
+def _at_least(magnitudes: Channels) -> Channels:
+    raised: Channels = np.maximum(magnitudes, SILENT * (magnitudes.max() or 1))
+    return raised
