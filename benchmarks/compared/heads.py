@@ -19,7 +19,7 @@ from guardmw.guard.wordpiece import WordPiece
 from guardmw.policy.load import load_policies
 from guardmw.train.corpus import BENIGN, CONTENT, Corpus
 from guardmw.train.embedded import Settings, gathered
-from guardmw.train.encoder import load_encoder, write_vocabulary
+from guardmw.train.encoder import load_encoder
 from guardmw.train.head import SCALE, Head, unit_mean
 from guardmw.train.loss import losses_of
 from guardmw.train.pairs import NO, YES, CategoryText
@@ -179,8 +179,7 @@ def tell(line: str) -> None:
 def compare(data: Path, source: str, folder: Path, tuning: Tuning, limit: int) -> dict[str, Any]:
     """The figures of every head over the encoder `source`, by name; `folder` is for the vocabulary."""
     torch.manual_seed(0)
-    encoder = load_encoder(source).eval()
-    write_vocabulary(source, folder / "vocab.txt")
+    encoder = load_encoder(source, folder / "vocab.txt").eval()
     words = WordPiece((folder / "vocab.txt").read_text("utf-8"))
     texts, train, dev = gathered(Settings(data, folder, source, "heads", tuning, limit=limit), words, tell)
     tuner = Tuner(encoder, train, texts, words, tuning)

@@ -14,7 +14,7 @@ from compared.heads import judged, tell
 from guardmw.guard.wordpiece import WordPiece
 from guardmw.train.corpus import BENIGN, Corpus
 from guardmw.train.embedded import Settings, gathered
-from guardmw.train.encoder import load_encoder, write_vocabulary
+from guardmw.train.encoder import load_encoder
 from guardmw.train.head import SCALE, unit_mean
 from guardmw.train.loss import losses_of
 from guardmw.train.pairs import CategoryText
@@ -105,8 +105,7 @@ def without(corpus: Corpus, sources: frozenset[str], texts: Sequence[CategoryTex
 
 def compare(data: Path, source: str, folder: Path, tuning: Tuning, limit: int) -> dict[str, Any]:
     """The figures of every way on dev texts of `UNSEEN` sources, by name; `folder` is for the vocabulary."""
-    pretrained = load_encoder(source)
-    write_vocabulary(source, folder / "vocab.txt")
+    pretrained = load_encoder(source, folder / "vocab.txt")
     words = WordPiece((folder / "vocab.txt").read_text("utf-8"))
     texts, every, dev = gathered(Settings(data, folder, source, "ways", tuning, limit=limit), words, tell)
     seen = without(every, UNSEEN, texts, words)

@@ -82,8 +82,8 @@ def embedded(
 
         try:
             manifest = train_embedded(settings, lambda line: console.print(line, markup=False), progress)
-        except (OSError, ValueError) as error:
-            raise TrainingError(f"the encoder {encoder!r} can't be used: {error}") from error
+        except OSError as error:
+            raise TrainingError(f"{error.filename or out}: {error.strerror or error}. Name another --out.") from error
     if as_json:
         print_json(manifest.model_dump(mode="json"))
     console.print(f"wrote {out}: version {manifest.version}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 from guardmw.train.dataset import Row
 from guardmw.types import Check, Message, ToolCall
@@ -13,7 +14,10 @@ __all__ = ["NO_ARGUMENTS", "call_checks", "call_text", "live_text", "step_call"]
 NO_ARGUMENTS = "({})"
 """How the text of a call ends that has none."""
 
-_STEP_CALL = re.compile(r"(?P<name>[\w.-]+)\"?(?:\s*\n\s*Action Input:)?\s*(?P<arguments>\{)")
+ARGUMENTS = ("arguments", "input", "parameters", "args")
+"""What calls written as JSON call their arguments; OpenAI's hold them as a string."""
+
+_STEP_CALL = re.compile(r"(?P<name>[\w.-]+)\"?(?:\s*\n\s*Action Input:)?\s*\(?(?P<arguments>\{)")
 
 
 def call_checks(content: str, said: tuple[Message, ...]) -> list[Check]:
@@ -41,8 +45,8 @@ def call_text(call: ToolCall) -> str:
 
 
 def step_call(text: str) -> tuple[ToolCall, str] | None:
-    """The call in a step such as ``Search {"query": "x"}``, with or without ``Action Input:``, and what a guard judges
-    of it: the step as it stands when there is more to it. None where it is prose."""
+    """The call in a step such as ``Search {"query": "x"}`` or ``Search({"query": "x"})``, with or without ``Action
+    Input:``, and what a guard judges of it: the step as it stands when there is more to it. None where it is prose."""
     found = _STEP_CALL.match(text)
     if found is None:
         return None
@@ -51,18 +55,36 @@ def step_call(text: str) -> tuple[ToolCall, str] | None:
     except (ValueError, RecursionError):
         return None
     call = ToolCall(found["name"], json.dumps(arguments, ensure_ascii=False))
-    return call, text if text[end:].strip() else call_text(call)
+    return call, call_text(call) if text[end:].strip() in ("", ")") else text
 
 
 def _calls(content: str) -> list[ToolCall]:
-    """All the calls in `content`, or none when one of them has no name."""
+    """All the calls in `content`, or none when one of them can't be read as a call."""
     try:
         found = json.loads(content)
     except (ValueError, RecursionError):
         return []
-    made = []
-    for call in found if isinstance(found, list) else [found]:
-        if not isinstance(call, dict) or not isinstance(call.get("name"), str):
-            return []
-        made.append(ToolCall(call["name"], json.dumps(call.get("arguments", {}), ensure_ascii=False)))
-    return made
+    made = [_call(each) for each in (found if isinstance(found, list) else [found])]
+    return [call for call in made if call] if all(made) else []
+
+
+def _call(written: Any) -> ToolCall | None:
+    if not isinstance(written, dict):
+        return None
+    inner = written.get("function")
+    call = inner if isinstance(inner, dict) else written
+    given = next((call[key] for key in ARGUMENTS if key in call), None)
+    nameless = not isinstance(call.get("name"), str)
+    if nameless or (given is None and any(isinstance(value, dict | list) for value in call.values())):
+        return None
+    return ToolCall(call["name"], json.dumps(_unpacked(given), ensure_ascii=False))
+
+
+def _unpacked(given: Any) -> Any:
+    """Arguments, of which JSON in a string is what it says."""
+    if not isinstance(given, str):
+        return {} if given is None else given
+    try:
+        return json.loads(given) if given.strip() else {}
+    except (ValueError, RecursionError):
+        return given

@@ -36,7 +36,7 @@ from guardmw.policy.load import bundled_ids, load_policies
 from guardmw.policy.schema import Policy
 from guardmw.train.corpus import CONTENT, CONTEXT, STREAMED, Corpus, at_most, everyday, sort_out
 from guardmw.train.dataset import DatasetError, Row, read_folder, read_taxonomies
-from guardmw.train.encoder import export_encoder, load_encoder, write_vocabulary
+from guardmw.train.encoder import export_encoder, load_encoder
 from guardmw.train.head import export_head
 from guardmw.train.measure import Calibrations, calibrate, check_dev, measure, score, shift_by_quantisation
 from guardmw.train.pairs import CategoryText, category_texts, own_categories
@@ -84,14 +84,13 @@ def train_embedded(settings: Settings, tell: Tell, progress: Progress) -> Manife
 
     Files arrive one by one, the manifest last: a guard that is built meanwhile reports damage, never mixes weights.
     ``trained.pt`` there holds encoder and head in full precision, for a later run to start from. Raises DatasetError
-    for unusable data, a checkpoint that is damaged or another run's, or an unusable start, OSError or ValueError for an
-    unusable encoder.
+    for unusable data, a checkpoint that is damaged or another run's, or an unusable start, EncoderError for an unusable
+    encoder, OSError when `out` can't be written.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings.out.parent) as temporary:
         folder = Path(temporary)
-        encoder = load_encoder(settings.encoder)
-        write_vocabulary(settings.encoder, folder / "vocab.txt")
+        encoder = load_encoder(settings.encoder, folder / "vocab.txt")
         words = WordPiece((folder / "vocab.txt").read_text("utf-8"))
         texts, train, dev = gathered(settings, words, tell)
         check_dev(dev)

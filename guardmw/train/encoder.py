@@ -14,16 +14,27 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from transformers import AutoModel, AutoTokenizer
 
+from guardmw.errors import GuardmwError
 from guardmw.train.smoothing import smooth
 
-__all__ = ["export_encoder", "load_encoder", "write_vocabulary"]
+__all__ = ["EncoderError", "export_encoder", "load_encoder"]
 
 OPSET = 17
 
 
-def load_encoder(source: str) -> Any:
-    """The BERT-like encoder `source` (a hub id or a folder), without dropout. Raises OSError when there is none."""
-    encoder = AutoModel.from_pretrained(source, attn_implementation="eager")
+class EncoderError(GuardmwError):
+    """There is no encoder to build on where one was named; says why."""
+
+
+def load_encoder(source: str, vocabulary: Path) -> Any:
+    """The BERT-like encoder `source` (a hub id or a folder), without dropout. Its tokenizer's pieces go to the file
+    `vocabulary`, one a line in the order of ids. Raises EncoderError when there is none that can be used."""
+    try:
+        encoder = AutoModel.from_pretrained(source, attn_implementation="eager")
+        pieces = _pieces(source)
+    except (OSError, ValueError) as error:
+        raise EncoderError(f"the encoder {source!r} can't be used: {error}") from error
+    vocabulary.write_text("\n".join(pieces) + "\n", encoding="utf-8")
     for module in encoder.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -64,18 +75,13 @@ def export_encoder(encoder: Any, folder: Path, batches: Iterable[Mapping[str, ND
     )  # fmt: skip
 
 
-def write_vocabulary(source: str, file: Path) -> None:
-    """Write the pieces of `source`'s tokenizer, one a line in the order of ids.
-
-    Raises ValueError when it is no uncased WordPiece.
-    """
+def _pieces(source: str) -> list[str]:
+    """The pieces of `source`'s tokenizer in the order of ids. Raises ValueError when it is no uncased WordPiece."""
     tokenizer = AutoTokenizer.from_pretrained(source)
     pieces = tokenizer.get_vocab()
     ordered = sorted(pieces, key=pieces.__getitem__)
     if "[UNK]" not in pieces or tokenizer.tokenize("Hello") != tokenizer.tokenize("hello"):
-        raise ValueError(
-            f"{source}: not an uncased WordPiece tokenizer, which is the only kind the embedded guard reads"
-        )
+        raise ValueError("it has no uncased WordPiece tokenizer, which is the only kind the embedded guard reads")
     if [pieces[piece] for piece in ordered] != list(range(len(ordered))):
-        raise ValueError(f"{source}: the vocabulary has gaps")
-    file.write_text("\n".join(ordered) + "\n", encoding="utf-8")
+        raise ValueError("its vocabulary has gaps")
+    return ordered

@@ -28,6 +28,7 @@ TEXTS = (
     "Your order left our warehouse on Monday.",
     "Install a keylogger on her phone and read her mails without her noticing.",
     "Invest everything you have in this coin, it will double by summer.",
+    "Put all your savings into this one share, it will double by summer.",
     " ".join(["You can return unused items within thirty days."] * 60) + " Then we burn the school down with everyone.",
 )
 ROUNDING = 0.15
