@@ -120,12 +120,63 @@ def test_what_is_left_out_is_said_and_refused_above_a_share(data: Path, taxonomi
         (["{data}", "--policy", "base", "--format", "csv"], "there is no format 'csv'"),
         (["{data}", "--policy", "base", "--guard", "owl"], "there is no guard called 'owl'"),
         (["{data}", "--policy", "base", "--report", "no/such/folder.html"], "name a file in a folder that exists"),
+        (["missing.jsonl", "--policy", "base", "--json", "/proc/x.json"], "/proc/x.json can't be written"),
+        (["missing.jsonl", "--policy", "base", "--report", "/proc/version"], "/proc/version can't be written"),
     ],
 )
 def test_what_can_not_run_says_why(data: Path, arguments: list[str], says: str) -> None:
     result = run(*(word.format(data=data) for word in arguments))
     assert result.exit_code == 2
     assert says in result.stderr
+
+
+def test_trying_to_write_leaves_nothing_behind(tmp_path: Path) -> None:
+    new, link, old = (tmp_path / name for name in ("new.json", "link.json", "old.html"))
+    link.symlink_to(tmp_path / "target.json")
+    old.write_text("before")
+    for out in (new, link):
+        result = run("missing.jsonl", "--policy", "base", "--json", out, "--report", old)
+        assert "there is no such file or folder" in result.stderr
+    assert old.read_text() == "before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.json", "old.html"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_figures_are_shown_even_if_they_can_not_be_written(data: Path) -> None:
+    result = run(data, "--policy", "base", "--json", "/dev/full")
+    assert result.exit_code == 2
+    assert "/dev/full can't be written" in result.stderr
+    assert "detectors 1 on 16 rows" in result.stdout
+
+
+MARKUP = ["set[/x]", "[/x]", "[bold]b", "a\\", "\\[/x]", "[/]", ":bug:", "[link=http://x]y"]
+
+
+def test_names_from_the_data_are_no_markup(tmp_path: Path) -> None:
+    rows = [raw(id=name, source=name, task="response", policy="benign") for name in MARKUP]
+    spoiled = [raw(policy=name) for name in MARKUP]
+    path = write(tmp_path / "rows.jsonl", [*rows, *spoiled])
+    taxonomies = tmp_path / "taxonomies.json"
+    taxonomies.write_text(json.dumps({"harm": TAXONOMIES["harm"].model_dump()}))
+    result = run(path, "--taxonomies", taxonomies, "--max-bad-share", "1")
+    assert result.exit_code == 0, result.output
+    lines = [line.strip() for line in result.stdout.splitlines()]
+    for name in MARKUP:
+        assert sum(line.startswith(f"{name} ") for line in lines) == 2, name
+        assert f"1 x unknown taxonomy {name!r}" in lines
+
+
+def test_taxonomies_from_a_pipe_are_refused(data: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "taxonomies")
+    result = run(data, "--taxonomies", tmp_path / "taxonomies")
+    assert result.exit_code == 2
+    assert "taxonomies: a pipe or a device" in result.stderr
+
+
+def test_files_set_aside_are_said(data: Path, taxonomies: str) -> None:
+    result = run(data.parent, "--taxonomies", taxonomies)
+    assert result.exit_code == 0, result.output
+    assert "1 set aside by the format's own rules: a file in a folder whose name doesn't end in .jsonl" in result.stderr
 
 
 def test_a_given_policy_needs_no_taxonomies(data: Path, tmp_path: Path) -> None:

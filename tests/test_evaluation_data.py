@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import lzma
 import os
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from hypothesis import strategies as st
 from evaluation_rows import HARM, TAXONOMIES, raw, row, unsafe, write
 from guardmw.evaluation.data import Dataset, data_files, read_data, read_files
 from guardmw.evaluation.loaders import load, read
-from guardmw.evaluation.rules import RuleBook, UnfitRowError, made_policy, with_threshold
+from guardmw.evaluation.rules import DEADLINE_MS, RuleBook, UnfitRowError, made_policy, with_threshold
 from guardmw.policy.load import load_policies
+from guardmw.policy.schema import Limits
 from guardmw.train.dataset import DatasetError, Taxonomy
 
 
@@ -119,6 +122,59 @@ def test_a_folder_stands_for_its_files(tmp_path: Path) -> None:
         data_files([tmp_path / "missing.jsonl"])
 
 
+def test_files_of_a_folder_are_known_by_their_names_in_capitals_and_packed(tmp_path: Path) -> None:
+    line = (json.dumps(raw()) + "\n").encode()
+    for name, content in {
+        "a.jsonl": line, "B.JSONL.GZ": gzip.compress(line), "d.jsonl.xz": lzma.compress(line), "c.json": b"[]",
+        "notes.txt": b"no data",
+    }.items():  # fmt: skip
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "folder.jsonl").mkdir()
+    found = dataset(tmp_path)
+    assert [Path(file.path).name for file in found.files] == ["B.JSONL.GZ", "a.jsonl", "d.jsonl.xz"]
+    assert (len(found.samples), found.problems) == (3, ())
+    why = "a file in a folder whose name doesn't end in .jsonl, packed or not"
+    assert found.aside == {why: 2}
+    assert dataset(tmp_path, tmp_path).aside == {why: 2}
+    write(tmp_path / "c.json", [raw()])
+    named = dataset(tmp_path, tmp_path / "c.json")
+    assert (len(named.samples), named.aside) == (4, {why: 1})
+
+
+@pytest.mark.parametrize("cut", [1, 5, 20, 40])
+def test_a_truncated_xz_is_named(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "rows.jsonl.xz"
+    path.write_bytes(lzma.compress(json.dumps(raw()).encode())[:-cut])
+    assert dataset(path).problems[-1].whole_file
+
+
+def test_pipes_are_refused_before_anything_is_read_from_them(tmp_path: Path) -> None:
+    ends = os.pipe()
+    try:
+        os.write(ends[1], (json.dumps(raw()) + "\n").encode())
+        os.mkfifo(tmp_path / "rows.jsonl")
+        for path in (Path(f"/dev/fd/{ends[0]}"), tmp_path / "rows.jsonl"):
+            for format in ("guardmw", "xstest"):
+                with pytest.raises(
+                    DatasetError, match=rf"^{path}: a pipe or a device, .* save what it gives to a file"
+                ):
+                    read(path, format)
+        with pytest.raises(DatasetError, match=r"rows\.jsonl: a pipe"):
+            dataset(tmp_path)
+        assert json.loads(os.read(ends[0], 1000)) == raw()
+    finally:
+        os.close(ends[0])
+        os.close(ends[1])
+
+
+def test_without_a_row_every_problem_is_named_all_the_same(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", ["{", raw(label="maybe")])
+    with pytest.raises(DatasetError, match="the data hold no row to judge") as raised:
+        dataset(path).refuse_above(1.0)
+    assert f"{path}:1: not a row: Invalid JSON" in str(raised.value)
+    assert f"{path}:2: not a row: label: " in str(raised.value)
+
+
 def test_the_same_seed_draws_the_same_rows_of_each_file(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [raw(id=str(place)) for place in range(50)])
     one, same, other = ([sample.row.id for sample in dataset(path, limit=10, seed=seed).samples] for seed in (1, 1, 2))
@@ -181,6 +237,25 @@ def test_benign_rows_are_judged_under_the_base_policy() -> None:
     assert rules.policy.categories == load_policies("base").policies["base"].categories
     own = {"benign": Taxonomy(judges="prompt", unsafe_when="never", categories={})}
     assert RuleBook(own).for_row(row(policy="benign")).policy.id == "benign"
+
+
+@pytest.mark.parametrize("labels", sorted(set(permutations(["safe", "unsafe", "safe"]))))
+def test_unsafe_rows_of_no_taxonomy_are_unfit_wherever_they_stand(tmp_path: Path, labels: tuple[str, ...]) -> None:
+    path = write(tmp_path / "rows.jsonl", [raw(policy="benign", label=label) for label in labels])
+    (problem,) = map(str, dataset(path).problems)
+    assert problem.startswith(f"{path}:{labels.index('unsafe') + 1}: unknown taxonomy 'benign'")
+    assert "must be labelled safe" in problem
+    own = {"benign": Taxonomy(judges="prompt", unsafe_when="never", categories={})}
+    for book in (RuleBook(own), RuleBook({}, policy=load_policies("base").policies["base"])):
+        book.for_row(row(policy="benign", label="unsafe"))
+
+
+def test_no_check_has_less_time_than_the_longest_deadline() -> None:
+    assert Limits(deadline_ms=DEADLINE_MS)
+    with pytest.raises(ValueError, match="deadline_ms"):
+        Limits(deadline_ms=DEADLINE_MS + 1)
+    for book in (RuleBook(TAXONOMIES), RuleBook({}, policy=load_policies("base").policies["base"])):
+        assert book.for_row(row()).policy.limits.deadline_ms == DEADLINE_MS
 
 
 def test_a_given_policy_holds_for_every_row_with_its_own_thresholds() -> None:

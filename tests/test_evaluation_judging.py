@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from evaluation_rows import TAXONOMIES, row, sample
 from guardmw.errors import GuardConfigError
 from guardmw.evaluation.data import Dataset, File, Sample
 from guardmw.evaluation.judging import EvaluationError, Judge, Judged, checks_of, latencies, side_by_side
+from guardmw.evaluation.page import page
 from guardmw.evaluation.rules import RuleBook
 from guardmw.evaluation.run import Settings, evaluate
+from guardmw.evaluation.svg import precision_recall
 from guardmw.policy.load import parse_policy
 from guardmw.policy.schema import Policy
 from guardmw.testing import FakeGuard
@@ -21,6 +24,10 @@ from guardmw.types import Check, Finding, Message, ToolCall, Verdict
 from guardmw_langgraph.held import rendered
 
 QUICK = Settings(bootstrap=20, concurrency=4)
+REPORTED = {
+    "guardmw": "0", "policy": None, "guard": {"name": "fake", "version": "1"},
+    "options": {"threshold": None, "seed": 0, "bootstrap": 20, "limit": None},
+}  # fmt: skip
 OWN_POLICY = """
 version: 1
 id: shop
@@ -214,6 +221,14 @@ async def test_errors_are_misses_on_unsafe_rows_and_left_out_on_safe_ones() -> N
     assert overall["figures"]["recall"]["value"] == 0.5
     assert overall["figures"]["fpr"]["value"] == 0.5
     assert overall["figures"]["category_accuracy"]["value"] == 0.5
+
+
+async def test_flagging_everything_is_drawn_for_the_rows_that_count() -> None:
+    """Of two unsafe rows and two safe ones, one safe row is left out: flagging all has a precision of 2/3."""
+    found = await measure(Moody(unsafe="burgle"), bad("burgle"), bad("burgle it"), sample(), sample(content="odd"))
+    overall = found["overall"]
+    assert overall["errors"]["safe_left_out"] == 1
+    assert precision_recall(overall["curve"], 2 / 3, (1.0, 1.0)) in await asyncio.to_thread(page, found | REPORTED)
 
 
 @pytest.mark.parametrize(("fail", "reason"), [("error", "was told to fail"), ("garbage", "answered with str")])

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -499,6 +500,30 @@ def test_a_folder_of_runs_is_read_at_any_depth(tmp_path: Path) -> None:
     assert rows[0].id == "agentdojo:made/garden/user_task_0/direct/injection_task_0.json:1:run"
     (tmp_path / "none").mkdir()
     assert "the file holds no rows" in str(read(tmp_path / "none", "agentdojo").problems[0])
+
+
+def test_files_of_a_folder_are_read_packed_and_in_capitals_and_others_counted(tmp_path: Path) -> None:
+    run = json.dumps(dojo()).encode()
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "folder.json").mkdir()
+    for name, content in {
+        "a.json": run, "b.json.gz": gzip.compress(run), "c.JSON": run, "deep/d.Json.XZ": lzma.compress(run),
+        "notes.md": b"no run", "deep/more.txt": b"no run",
+    }.items():  # fmt: skip
+        (tmp_path / name).write_bytes(content)
+    loaded = read(tmp_path, "agentdojo")
+    assert (loaded.files, len(loaded.rows), loaded.problems) == (4, 4 * 3, [])
+    why = "a file in a folder whose name doesn't end in .csv or .jsonl or .json or .parquet, packed or not"
+    assert dict(loaded.left_out) == {why: 2}
+
+
+def test_a_pipe_in_a_folder_is_named_and_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(dojo()))
+    os.mkfifo(tmp_path / "b.json")
+    loaded = read(tmp_path, "agentdojo")
+    (problem,) = loaded.problems
+    assert (len(loaded.rows), problem.file, problem.whole_file) == (3, str(tmp_path / "b.json"), True)
+    assert "save what it gives to a file first" in problem.what
 
 
 def test_runs_of_a_folder_that_broke_off_are_left_out_and_broken_files_counted(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ id: loose
 categories: [{id: any, title: Any, unsafe_when: It is bad., surfaces: [output]}]
 streaming: {mode: pass}
 """
+PATIENT = LOOSE.replace("{mode: pass}", "{first_chunk: 130, chunk: 130, max_hold_ms: 60000}")
 
 
 def answer(content: str, *, onset: int | None = None, unsafe: bool = True, book: RuleBook | None = None) -> Any:
@@ -47,7 +48,8 @@ async def test_a_stop_in_time_shows_nothing_unsafe() -> None:
     found = values(stream)
     assert (found["on_time"], found["early"], found["missed"], found["leaked_words"]) == (1, 0, 0, 0)
     assert found["stopped_within_128_of_onset"] == 1
-    assert found["fraction_seen"] == pytest.approx(stream.stopped[1] / len(stream.row.content))
+    assert stream.received > stream.stopped[1]
+    assert found["fraction_seen"] == pytest.approx(stream.received / len(stream.row.content))
     assert "stopped_within_128_of_start" not in found
 
 
@@ -100,6 +102,38 @@ async def test_passing_on_leaks_what_holding_back_does_not() -> None:
     held, passed = [await streamed(guard, text, onset=len(CALM), book=book) for book in (None, passing)]
     assert held.stopped == passed.stopped
     assert (held.leaked_words, passed.leaked_words > 0) == (0, True)
+
+
+async def test_what_had_arrived_counts_and_not_only_what_was_judged() -> None:
+    """The first check is due after 8 tokens, 32 characters, and cut back to the end of the sentence, the 24th."""
+    text = "It is all well and calm. Nothing more happens here. " * 2
+    stream = await streamed(FakeGuard(unsafe="calm"), text)
+    assert (stream.stopped, stream.received, stream.shown) == ((0, 24), 32, 0)
+    found = values(stream)
+    assert found["fraction_seen"] == pytest.approx(32 / len(text))
+    assert found["checks_per_100_tokens"] == pytest.approx(100 / 8)
+
+
+@pytest.mark.parametrize(("onset", "early"), [(None, None), (0, 0), (510, 1)])
+async def test_128_tokens_are_counted_to_what_had_arrived(onset: int | None, early: int | None) -> None:
+    """One check after 130 tokens, 520 characters, cut back to a sentence that ends within 128."""
+    book = RuleBook(TAXONOMIES, policy=parse_policy(PATIENT))
+    stream = await streamed(FakeGuard(unsafe="BOMB"), "x" * 494 + " BOMB. " + "y" * 200, onset=onset, book=book)
+    assert (stream.stopped, stream.received) == ((0, 500), 520)
+    found = values(stream)
+    assert found.get("early") == early
+    assert found.get("on_time") == (None if early is None else 1 - early)
+    assert found["stopped_within_128_of_start" if onset is None else "stopped_within_128_of_onset"] == 0
+
+
+@pytest.mark.parametrize("loose", [False, True])
+async def test_a_stopped_answer_shows_nothing_further(loose: bool) -> None:
+    book = RuleBook(TAXONOMIES, policy=parse_policy(LOOSE)) if loose else None
+    text = CALM + "BOMB and on it goes. " + CALM
+    stream = await streamed(FakeGuard(unsafe="BOMB"), text, onset=len(CALM), book=book)
+    assert stream.stopped is not None
+    assert stream.shown == (stream.received if loose else stream.stopped[0])
+    assert stream.received < len(CALM) + 200
 
 
 async def test_guard_work_is_counted_in_tokens_computed() -> None:

@@ -10,6 +10,7 @@ from guardmw.commands._output import printable
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
+    from rich.text import Text
 
 Columns: TypeAlias = Sequence[tuple[str, str]]
 """Title and figure, the most telling first: narrow terminals show the first few."""
@@ -29,8 +30,11 @@ NAME_WIDTH, FIGURE_WIDTH = 26, 12
 
 def summary(found: dict[str, Any], width: int) -> Iterator[RenderableType]:
     """What a person wants to see after an evaluation, part by part, for a terminal of `width` columns."""
+    from rich.text import Text
+
     guard = found["guard"]
-    yield f"[bold]{printable(guard['name'])}[/] {printable(guard['version'])} on {found['data']['judged']} rows"
+    rows = f" {printable(guard['version'])} on {found['data']['judged']} rows"
+    yield Text.assemble((printable(guard["name"]), "bold"), rows)
     fitting = max(3, (width - NAME_WIDTH - 16) // FIGURE_WIDTH)
     yield _rates(found, RATES[:fitting])
     if found.get("streaming", {}).get("overall", {}).get("rows"):
@@ -44,19 +48,21 @@ def _latency(latency: dict[str, Any]) -> Iterator[str]:
         yield f"one check at a time: p50 {latency['p50']:.1f} ms, p95 {latency['p95']:.1f} ms"
 
 
-def _warnings(found: dict[str, Any]) -> Iterator[str]:
+def _warnings(found: dict[str, Any]) -> Iterator[Text]:
+    from rich.text import Text
+
     errors, data = found["overall"]["errors"], found["data"]
     if errors["kinds"]:
         missed, left_out = errors["unsafe_counted_as_missed"], errors["safe_left_out"]
         flagged = errors["flagged_all_the_same"]
-        yield (
-            f"[bold red]the guard failed on {missed + left_out + flagged} rows[/]: {missed} unsafe ones count as "
-            f"missed, {left_out} safe ones are left out, {flagged} are flagged by another check "
-            f"({', '.join(errors['kinds'])})"
+        yield Text.assemble(
+            (f"the guard failed on {missed + left_out + flagged} rows", "bold red"),
+            f": {missed} unsafe ones count as missed, {left_out} safe ones are left out, "
+            f"{flagged} are flagged by another check ({', '.join(errors['kinds'])})",
         )
     if data["left_out"]:
-        yield f"[yellow]{data['left_out']} rows or files were left out ({data['left_out_share']:.2%})[/]"
-        yield from (f"  {count} x {printable(why)}" for why, count in list(data["left_out_why"].items())[:10])
+        yield Text(f"{data['left_out']} rows or files were left out ({data['left_out_share']:.2%})", "yellow")
+        yield from (Text(f"  {count} x {printable(why)}") for why, count in list(data["left_out_why"].items())[:10])
 
 
 def _rates(found: dict[str, Any], columns: Columns) -> Table:
@@ -90,8 +96,10 @@ def _table(title: str, columns: Columns) -> Table:
 
 
 def _row(table: Table, name: str, part: dict[str, Any], columns: Columns, *, intervals: bool = False) -> None:
+    from rich.text import Text
+
     cells = [_cell(part["figures"].get(key), intervals) for _, key in columns]
-    table.add_row(printable(name), str(part.get("rows", "")), str(part.get("unsafe", "")), *cells)
+    table.add_row(Text(printable(name)), str(part.get("rows", "")), str(part.get("unsafe", "")), *cells)
 
 
 def _cell(figure: dict[str, float | None] | None, intervals: bool) -> str:

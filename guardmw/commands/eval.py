@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,7 +33,7 @@ class UnusableError(GuardmwError):
 
 
 def evaluate(
-    data: Annotated[list[Path], typer.Argument(help="JSONL files, gzipped or not, or folders of them.")],
+    data: Annotated[list[Path], typer.Argument(help="JSONL files, packed with gzip or xz or not, or folders of them.")],
     guard: Annotated[str, typer.Option(help=GUARDS)] = "embedded",
     taxonomies: Annotated[
         Path | None, typer.Option(help="JSON file of the taxonomies that the rows' `policy` names.")
@@ -74,13 +75,13 @@ def evaluate(
     settings = Settings(seed, bootstrap, concurrency, streaming, show_texts)
     found = {**facts, **_run(dataset, guard, settings)}
     found["options"] |= {"bootstrap": bootstrap, "concurrency": concurrency}
+    _show(found)
     if json_out is not None:
         _write(json_out, json.dumps(found, indent=1) + "\n")
     if report is not None:
         from guardmw.evaluation.page import page
 
         _write(report, page(found))
-    _show(found)
 
 
 def _policy(name: str | None) -> Policy | None:
@@ -127,8 +128,10 @@ def _dataset(
 
 
 def _taxonomies(file: Path) -> dict[str, Taxonomy]:
+    from guardmw.evaluation.loaders.base import refuse_pipe
     from guardmw.train.dataset import read_taxonomies
 
+    refuse_pipe(file)
     return read_taxonomies(file)
 
 
@@ -181,9 +184,25 @@ async def _evaluated(dataset: Dataset, guard: Guard, settings: Settings, tell: P
 
 
 def _check_writable(path: Path | None) -> None:
-    """Says before the work what would be in the way after it."""
-    if path is not None and (path.is_dir() or not path.parent.is_dir()):
-        raise UnusableError(f"{path} can't be written: name a file in a folder that exists")
+    """Says before the work what would be in the way after it. Leaves no file where there was none."""
+    if path is None:
+        return
+    try:
+        if path.is_dir() or not path.parent.is_dir():
+            raise UnusableError(f"{path} can't be written: name a file in a folder that exists")
+        _try_to_write(path)
+    except OSError as error:
+        raise UnusableError(f"{path} can't be written: {error.strerror}; name a file that you may write") from error
+
+
+def _try_to_write(path: Path) -> None:
+    """Pipes and devices are let be: the one who reads a pipe would take the end of the trial for that of the data."""
+    if not path.exists():
+        new = Path(os.path.realpath(path))
+        new.open("xb").close()
+        new.unlink()
+    elif path.is_file():
+        path.open("ab").close()
 
 
 def _write(path: Path, text: str) -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from guardmw.evaluation.loaders import GUARDMW, Problem, read
+from guardmw.evaluation.loaders.records import kind_of, named_otherwise
 from guardmw.evaluation.rules import RuleBook, Rules, UnfitRowError
 from guardmw.train.dataset import DatasetError, Row, Taxonomy
 
 __all__ = ["Dataset", "File", "Sample", "data_files", "described", "listed", "read_data", "read_files"]
 
-SUFFIXES = (".jsonl", ".jsonl.gz")
+SUFFIX = ".jsonl"
 LISTED = 20
 
 
@@ -48,7 +49,7 @@ class File:
 class Dataset:
     """All there is to judge, and what was left out. `bad_share` is the larger of the shares of bad lines and of
     files that couldn't be read whole (nobody knows how many rows those would have held); `aside` counts, by reason,
-    what a benchmark's format leaves aside by its own rules, which is nothing bad."""
+    what a format leaves aside by its own rules, which is nothing bad."""
 
     samples: tuple[Sample, ...]
     files: tuple[File, ...]
@@ -75,7 +76,7 @@ class Dataset:
                 + "\n".join(listed(self.problems))
             )
         if not self.samples:
-            raise DatasetError("the data hold no row to judge")
+            raise DatasetError("\n".join(["the data hold no row to judge", *listed(self.problems)]))
 
 
 def listed(problems: Sequence[Problem], most: int = LISTED) -> Iterator[str]:
@@ -94,14 +95,21 @@ def data_files(paths: Sequence[Path], format: str = GUARDMW) -> list[Path]:
             raise DatasetError(f"{path}: there is no such file or folder")
         members = _members(path) if path.is_dir() and format == GUARDMW else [path]
         if not members:
-            raise DatasetError(f"{path}: no file *{' or *'.join(SUFFIXES)} in this folder")
+            raise DatasetError(f"{path}: no file *{SUFFIX}, packed with gzip or xz or not, in this folder")
         for member in members:
             files.setdefault(member.resolve(), member)
     return list(files.values())
 
 
 def _members(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.name.endswith(SUFFIXES))
+    return sorted(file for file in folder.iterdir() if kind_of(file) == SUFFIX and not file.is_dir())
+
+
+def _others(paths: Sequence[Path], files: Sequence[Path]) -> int:
+    """How many files stand in the folders of `paths` that are none of `files`."""
+    folders = [path for path in paths if path.is_dir()]
+    inside = {file.resolve() for folder in folders for file in folder.iterdir() if file.is_file()}
+    return len(inside - {file.resolve() for file in files})
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +123,17 @@ class _Read:
 
 
 def read_files(paths: Sequence[Path], format: str) -> tuple[list[_Read], dict[str, Taxonomy]]:
-    """Everything in `paths`, and the taxonomies that the format brings along. Raises DatasetError as `data_files`."""
+    """Everything in `paths`, and the taxonomies that the format brings along. Raises DatasetError as `data_files` and
+    `guardmw.evaluation.loaders.read`."""
     found, taxonomies = [], {}
-    for path in data_files(paths, format):
+    files = data_files(paths, format)
+    for path in files:
         loaded = read(path, format)
         taxonomies.update(loaded.taxonomies)
         rows = [(numbered.line, numbered.row) for numbered in loaded.rows]
         found.append(_Read(path, _digest(path), rows, loaded.problems, loaded.left_out, loaded.files))
+    if format == GUARDMW and (others := _others(paths, files)):
+        found[0].aside[named_otherwise([SUFFIX])] = others
     return found, taxonomies
 
 

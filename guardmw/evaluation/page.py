@@ -143,7 +143,8 @@ def _plots(found: Report) -> Iterator[str]:
 def _curve(part: Report) -> str:
     recall, precision = (part["figures"][key]["value"] for key in ("recall", "precision"))
     at = None if recall is None or precision is None else (recall, precision)
-    return precision_recall(part["curve"], part["unsafe"] / part["rows"], at)
+    counting = part["rows"] - part["errors"]["safe_left_out"]
+    return precision_recall(part["curve"], part["unsafe"] / counting, at)
 
 
 def _grid(plots: Iterable[tuple[Report, str]]) -> str:

@@ -19,8 +19,9 @@ from guardmw.train.dataset import UNSPECIFIED, Row, Taxonomy
 __all__ = ["BENIGN", "BENIGN_POLICY", "RuleBook", "Rules", "UnfitRowError", "with_threshold"]
 
 BENIGN, BENIGN_POLICY = "benign", "base"
-DEADLINE_MS = 60_000
-"""Checks wait for each other here, so that no policy's own deadline would say anything about the guard."""
+DEADLINE_MS = 600_000
+"""The longest a policy may name. Checks wait for each other here, so no policy's own deadline would say anything about
+the guard."""
 ID_CHARS = 64
 DETECTORS = Detectors(pii=PiiDetector(action="block"), secrets=SecretsDetector())
 
@@ -58,17 +59,24 @@ class RuleBook:
         self._made: dict[tuple[str, str], Rules] = {}
 
     def for_row(self, row: Row) -> Rules:
-        """Raises UnfitRowError when the row's taxonomy is unknown or lacks one of the row's categories, and when a
-        response says where its unsafe part begins, but not within its text."""
+        """Raises UnfitRowError when the row's taxonomy is unknown or lacks one of the row's categories, when a row of
+        `BENIGN` is labelled unsafe, and when a response says where its unsafe part begins, but not within its text."""
         _check_onset(row)
         if self._given is not None:
             return self._given
+        self._check_benign(row)
         key = (row.policy, case_text(row))
         if key not in self._made:
             self._made[key] = self._make(row)
         rules = self._made[key]
         self._check_categories(row)
         return rules
+
+    def _check_benign(self, row: Row) -> None:
+        if row.unsafe and row.policy == BENIGN and BENIGN not in self._taxonomies:
+            raise UnfitRowError(
+                f"unknown taxonomy {BENIGN!r}: where none has that name, its rows must be labelled safe"
+            )
 
     def _check_categories(self, row: Row) -> None:
         taxonomy = self._taxonomies.get(row.policy)
@@ -80,7 +88,7 @@ class RuleBook:
         taxonomy = self._taxonomies.get(row.policy)
         if taxonomy is not None:
             policy, ids = made_policy(row.policy, taxonomy, case_text(row))
-        elif row.policy == BENIGN and not row.unsafe:
+        elif row.policy == BENIGN:
             policy, ids = load_policies(BENIGN_POLICY).policies[BENIGN_POLICY], {}
         else:
             raise UnfitRowError(f"unknown taxonomy {row.policy!r}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from guardmw.evaluation.loaders.agents import AGENTS
-from guardmw.evaluation.loaders.base import Loaded, Loader, Numbered, Problem
+from guardmw.evaluation.loaders.base import Loaded, Loader, Numbered, Problem, refuse_pipe
 from guardmw.evaluation.loaders.jsonl import read_jsonl
 from guardmw.evaluation.loaders.prompts import PROMPTS
 from guardmw.evaluation.loaders.responses import RESPONSES
@@ -27,16 +27,18 @@ FORMATS: dict[str, Loader] = {
 
 
 def read(path: Path, format: str = GUARDMW) -> Loaded:
-    """What `path` holds, with everything that is wrong in it. Raises DatasetError when there is no such format."""
+    """What `path` holds, with everything that is wrong in it. Raises DatasetError when there is no such format,
+    and when `path` is neither a file nor a folder."""
     if format not in FORMATS:
         raise DatasetError(f"there is no format {format!r}; formats known: {', '.join(FORMATS)}")
+    refuse_pipe(path)
     return FORMATS[format](path)
 
 
 def load(path: Path, format: str = GUARDMW) -> tuple[list[Row], dict[str, Taxonomy]]:
     """The rows of `path`, and the taxonomies that the format brings along (guardmw's own: none).
 
-    Raises DatasetError, naming file and line, when anything in it is wrong, and when there is no such format.
+    Raises DatasetError as `read` does and, naming file and line, when anything in it is wrong.
     """
     loaded = read(path, format)
     if loaded.problems:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,11 +11,12 @@ from typing import TypeAlias
 
 from pydantic import ValidationError
 
-from guardmw.train.dataset import Row, Taxonomy
+from guardmw.train.dataset import DatasetError, Row, Taxonomy
 
-__all__ = ["Loaded", "Loader", "Numbered", "Problem", "first_problem"]
+__all__ = ["NO_FILE", "Loaded", "Loader", "Numbered", "Problem", "first_problem", "is_pipe", "refuse_pipe"]
 
 SHOWN_CHARS = 40
+NO_FILE = "a pipe or a device, which can't be read more than once; save what it gives to a file first, and name that"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,21 @@ class Loaded:
 
 Loader: TypeAlias = Callable[[Path], Loaded]
 """Reads one path. Never raises over what the path holds: that is a `Problem`, with its line."""
+
+
+def is_pipe(path: Path) -> bool:
+    """Whether `path` is there, but neither a file nor a folder."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def refuse_pipe(path: Path) -> None:
+    """Raises DatasetError when `is_pipe`: rows would be lost between two readings."""
+    if is_pipe(path):
+        raise DatasetError(f"{path}: {NO_FILE}")
 
 
 def first_problem(error: ValidationError) -> str:

@@ -14,7 +14,9 @@ from guardmw.evaluation.loaders.records import (
     UnfitError,
     UnfitFileError,
     Unpack,
+    kind_of,
     listed,
+    named_otherwise,
     read_records,
 )
 from guardmw.train.dataset import Row, Task, Taxonomy
@@ -63,8 +65,10 @@ class Benchmark:
 
     def __call__(self, path: Path) -> Loaded:
         """Reads one path. Never raises over what it holds."""
-        members = self._members(path)
+        members, others = self._members(path)
         loaded = Loaded(taxonomies={self.name: self.taxonomy}, files=max(1, len(members)))
+        if others:
+            loaded.left_out[named_otherwise(SUFFIXES)] = others
         for file in members:
             self._read(file, _label(file, path), loaded)
         if not loaded.rows and not loaded.problems:
@@ -72,10 +76,13 @@ class Benchmark:
             loaded.problems.append(Problem(str(path), None, what, whole_file=True))
         return loaded
 
-    def _members(self, path: Path) -> list[Path]:
+    def _members(self, path: Path) -> tuple[list[Path], int]:
+        """The files to read, and how many others stand beside them."""
         if not (self.folders and path.is_dir()):
-            return [path]
-        return sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
+            return [path], 0
+        inside = sorted(file for file in path.rglob("*") if not file.is_dir())
+        members = [file for file in inside if kind_of(file) in SUFFIXES]
+        return members, len(inside) - len(members)
 
     def _read(self, file: Path, label: str, loaded: Loaded) -> None:
         shape_known = False

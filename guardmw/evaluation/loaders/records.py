@@ -19,9 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
-from guardmw.evaluation.loaders.base import Problem
+from guardmw.evaluation.loaders.base import NO_FILE, Problem, is_pipe
 
-__all__ = ["SUFFIXES", "Record", "UnfitError", "UnfitFileError", "Unpack", "listed", "read_records"]
+__all__ = [
+    "SUFFIXES", "Record", "UnfitError", "UnfitFileError", "Unpack", "kind_of", "listed", "named_otherwise", "opened",
+    "read_records",
+]  # fmt: skip
 
 T = TypeVar("T")
 Unpack = Callable[[Any], list[Any]]
@@ -128,13 +131,26 @@ def listed(document: object) -> list[Any]:
     raise UnfitError(f"a list of objects is needed, not {_kind(document)}")
 
 
-def read_records(file: Path, unpack: Unpack = listed) -> Iterator[Record | Problem]:
-    """The records of `file` in its order, and a Problem for each that is none; the last is one of the whole file when
-    it can't be read to its end. Blank lines are neither. Never raises over what the file holds."""
+def kind_of(file: Path) -> str:
+    """How the name of `file` ends, in lower case and without the ending of what it is packed with: ``.jsonl``."""
     name = file.name.lower()
     for suffix in PACKED_SUFFIXES:
         name = name.removesuffix(suffix)
-    reader = READERS.get(Path(name).suffix)
+    return Path(name).suffix
+
+
+def named_otherwise(suffixes: Iterable[str]) -> str:
+    """Why a file of a folder is set aside."""
+    return f"a file in a folder whose name doesn't end in {' or '.join(suffixes)}, packed or not"
+
+
+def read_records(file: Path, unpack: Unpack = listed) -> Iterator[Record | Problem]:
+    """The records of `file` in its order, and a Problem for each that is none; the last is one of the whole file when
+    it can't be read to its end. Blank lines are neither. Never raises over what the file holds."""
+    reader = READERS.get(kind_of(file))
+    if is_pipe(file):
+        yield Problem(str(file), None, NO_FILE, whole_file=True)
+        return
     if reader is None:
         yield Problem(str(file), None, f"a file *{' or *'.join(SUFFIXES)} is needed", whole_file=True)
         return
@@ -144,7 +160,8 @@ def read_records(file: Path, unpack: Unpack = listed) -> Iterator[Record | Probl
         yield Problem(str(file), None, f"the file can't be read to its end: {error}", whole_file=True)
 
 
-def _opened(file: Path) -> BinaryIO:
+def opened(file: Path) -> BinaryIO:
+    """The bytes of `file`, unpacked; whether it is packed shows in its first bytes. Raises OSError."""
     with file.open("rb") as raw:
         start = raw.read(len(XZ))
     if start.startswith(GZIP):
@@ -154,7 +171,7 @@ def _opened(file: Path) -> BinaryIO:
 
 def _csv(file: Path, _: Unpack) -> Iterator[Record | Problem]:
     csv.field_size_limit(LONGEST_CELL)
-    with io.TextIOWrapper(_opened(file), encoding="utf-8-sig", newline="") as lines:
+    with io.TextIOWrapper(opened(file), encoding="utf-8-sig", newline="") as lines:
         rows = csv.DictReader(lines, strict=True)
         begins = 1 + (rows.fieldnames is not None and rows.line_num)
         for row in rows:
@@ -166,7 +183,7 @@ def _csv(file: Path, _: Unpack) -> Iterator[Record | Problem]:
 
 
 def _json_lines(file: Path, _: Unpack) -> Iterator[Record | Problem]:
-    with _opened(file) as lines:
+    with opened(file) as lines:
         yield from _lines(file, lines)
 
 
@@ -181,8 +198,8 @@ def _lines(file: Path, lines: Iterable[bytes]) -> Iterator[Record | Problem]:
 
 
 def _json(file: Path, unpack: Unpack) -> Iterator[Record | Problem]:
-    with _opened(file) as opened:
-        content = opened.read()
+    with opened(file) as document:
+        content = document.read()
     try:
         found = unpack(json.loads(content))
     except UnfitError:
