@@ -37,7 +37,7 @@ ASIDE: dict[str, tuple[str, ...]] = {
     "guardmw.train": ("guardmw.errors", "guardmw.types", "guardmw.policy", "guardmw.guard", "guardmw.traces"),
     "guardmw.evaluation": (
         "guardmw.errors", "guardmw.types", "guardmw.policy", "guardmw.guard", "guardmw.stream.window",
-        "guardmw.train.dataset", "guardmw.train.calls",
+        "guardmw.train.dataset", "guardmw.train.rows", "guardmw.train.calls",
     ),
     "guardmw.dashboard": ("guardmw.errors", "guardmw.types", "guardmw.policy", "guardmw.guard", "guardmw.traces"),
 }  # fmt: skip

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import random
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ from guardmw.guard.onnx_file import read_graph
 from guardmw.guard.wordpiece import WordPiece
 from guardmw.policy.schema import Category, Policy
 from guardmw.train.corpus import CONTENT, FIRST_WORDS, STREAMED, Corpus, Example, sort_out, window_of
-from guardmw.train.dataset import DatasetError, Row, Taxonomy, read_folder, read_rows, read_taxonomies
+from guardmw.train.dataset import DatasetError, Row, Taxonomy, read_taxonomies
 from guardmw.train.measure import Scores, calibrate, check_dev, measure
 from guardmw.train.pairs import (
     NO,
@@ -41,6 +42,7 @@ from guardmw.train.pairs import (
     read_wordings,
     unusable,
 )
+from guardmw.train.rows import read_folder
 from guardmw.train.written import written_rows
 from guardmw.types import Check
 
@@ -73,10 +75,18 @@ def row(**changes: Any) -> Row:
     return Row.model_validate(ROW | changes)
 
 
+def told_reading(folder: Path, most_bad: float = 1.0) -> tuple[list[Row], list[str]]:
+    told: list[str] = []
+    return read_folder(folder, TAXONOMIES, most_bad, told.append), told
+
+
 def test_rows_are_read_in_order(tmp_path: Path) -> None:
-    file = write(tmp_path / "a.jsonl.gz", ROW, "", ROW | {"id": "2", "label": "safe", "categories": []})
-    assert [(found.id, found.unsafe) for found in read_rows(file)] == [("1", True), ("2", False)]
-    assert [found.id for found in read_folder(tmp_path)] == ["1", "2"]
+    write(tmp_path / "a.jsonl.gz", ROW, "", ROW | {"id": "2", "label": "safe", "categories": []})
+    (tmp_path / "b.jsonl").write_text(json.dumps(ROW | {"id": "3"}))
+    (tmp_path / "notes.txt").write_text("no rows")
+    rows, told = told_reading(tmp_path, most_bad=0)
+    assert [(found.id, found.unsafe) for found in rows] == [("1", True), ("2", False), ("3", True)]
+    assert told == []
 
 
 @pytest.mark.parametrize(
@@ -87,20 +97,34 @@ def test_rows_are_read_in_order(tmp_path: Path) -> None:
         (json.dumps(ROW | {"task": "poem"}), "task"),
         (json.dumps({key: value for key, value in ROW.items() if key != "content"}), "content"),
         ("[]", "not a row"),
+        (json.dumps(ROW | {"policy": "nobody"}), "unknown taxonomy 'nobody'"),
+        (json.dumps(ROW | {"policy": "benign"}), "unknown taxonomy 'benign'"),
+        (json.dumps(ROW | {"categories": ["Theft", "Thrift"]}), "'multijail' has no category 'Thrift'"),
     ],
 )
-def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, line: str, named: str) -> None:
-    file = write(tmp_path / "bad.jsonl.gz", ROW, "", line)
-    with pytest.raises(DatasetError, match=rf"bad\.jsonl\.gz:3: .*{named}"):
-        list(read_rows(file))
+def test_a_bad_row_is_named_by_file_and_line_and_left_out(tmp_path: Path, line: str, named: str) -> None:
+    write(tmp_path / "bad.jsonl.gz", ROW, "", line, ROW | {"id": "2"})
+    rows, (told,) = told_reading(tmp_path)
+    assert re.search(rf"left out: .*bad\.jsonl\.gz:3: .*{re.escape(named)}", told)
+    assert [found.id for found in rows] == ["1", "2"]
+    with pytest.raises(DatasetError, match=rf"(?s)33\.33% of the data can't be used.*bad\.jsonl\.gz:3: .*{named}"):
+        told_reading(tmp_path, most_bad=0.3)
+
+
+def test_ordinary_rows_need_no_taxonomy(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl.gz", ROW | {"policy": "benign", "label": "safe", "categories": []})
+    assert len(told_reading(tmp_path, most_bad=0)[0]) == 1
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
-    (tmp_path / "plain.jsonl.gz").write_text("not gzip")
-    with pytest.raises(DatasetError, match="not a readable gzip file"):
-        list(read_rows(tmp_path / "plain.jsonl.gz"))
+    write(tmp_path / "a.jsonl.gz", ROW)
+    for name, content in ("plain", b"not gzip"), ("empty", b""), ("packed", gzip.compress(b"")):
+        (tmp_path / f"{name}.jsonl.gz").write_bytes(content)
+        with pytest.raises(DatasetError, match=rf"(?s)50\.00% of the data.*{name}\.jsonl\.gz"):
+            told_reading(tmp_path, most_bad=0.49)
+        (tmp_path / f"{name}.jsonl.gz").unlink()
     with pytest.raises(DatasetError, match="no file"):
-        list(read_folder(tmp_path / "nowhere"))
+        told_reading(tmp_path / "nowhere")
     with pytest.raises(DatasetError, match="can't be read"):
         read_taxonomies(tmp_path / "taxonomies.json")
     (tmp_path / "taxonomies.json").write_text('{"a": {"judges": "prompt"}}')
@@ -108,11 +132,14 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         read_taxonomies(tmp_path / "taxonomies.json")
 
 
-def test_a_truncated_file_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage", [lambda packed: packed[:-20], lambda packed: packed[:300] + b"?" * 99 + packed[399:]]
+)
+def test_a_cut_or_damaged_file_is_named(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     file = write(tmp_path / "cut.jsonl.gz", *[ROW | {"id": str(number)} for number in range(500)])
-    file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(DatasetError, match="cut"):
-        list(read_rows(file))
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(DatasetError, match=r"cut\.jsonl\.gz.*can't be read beyond line"):
+        told_reading(tmp_path, most_bad=0.5)
 
 
 def test_themes_name_themes() -> None:
@@ -432,13 +459,13 @@ def test_a_small_run_writes_weights_that_a_guard_loads(tmp_path: Path, monkeypat
     assert max(manifest.figures["p"]["false_positives"].values()) <= 0.03
     told: list[str] = []
     for source in ("train", "dev"):
-        odd = [ROW | {"id": str(n), "source": "own", "policy": "house", "categories": ["odd"]} for n in range(7)]
+        odd = [ROW | {"id": str(n), "source": "own", "policy": "house", "categories": ["unspecified"]} for n in range(7)]
         write(settings.data / source / "own.jsonl.gz", *odd, ROW | {"policy": "house", "categories": ["break_in"]})
     checkpoint.write_bytes(whole_checkpoint)
     with pytest.raises(DatasetError, match="differs in texts, categories"):
         train_embedded(again, told.append, lambda *_: None)
     assert told[0] == "train: 7 rows left out, unsafe under no category that training can use: own 7"
-    write(settings.data / "train" / "made_up.jsonl.gz")
+    write(settings.data / "train" / "made_up.jsonl.gz", ROW | {"label": "safe", "categories": []})
     write(settings.data / "train" / "own.jsonl.gz", *odd)
     with pytest.raises(DatasetError, match="train holds no unsafe row that can be learned from"):
         train_embedded(again, print, lambda *_: None)

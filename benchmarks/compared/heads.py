@@ -17,7 +17,7 @@ from guardmw.guard.embedded import category_text
 from guardmw.guard.encoder import Window
 from guardmw.guard.wordpiece import WordPiece
 from guardmw.policy.load import load_policies
-from guardmw.train.corpus import BENIGN, CONTENT, Corpus
+from guardmw.train.corpus import CONTENT, ORDINARY, Corpus
 from guardmw.train.embedded import Settings, gathered
 from guardmw.train.encoder import load_encoder
 from guardmw.train.head import SCALE, Head, unit_mean
@@ -129,7 +129,7 @@ def judged(tuner: Tuner, heads: dict[str, nn.Module], dev: Corpus, texts: Sequen
             if start < PAIRED:
                 pairs[name].append(scores(head, tokens, mask, in_training, surfaces).cpu().numpy())
     kinds = [dev.examples[place].kind for place in order]
-    benign = np.array([dev.examples[place].row.source.startswith(BENIGN) for place in order])
+    benign = np.array([dev.examples[place].row.source.startswith(ORDINARY) for place in order])
     return {
         name: figures(np.array(highest[name]), dev.unsafe[order], benign)
         | pair_figures(np.concatenate(pairs[name]), dev.labels[kinds])

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from guardmw import Check, Finding, Policy, Verdict
 from guardmw.train.corpus import everyday, sample
-from guardmw.train.dataset import Row, read_folder
+from guardmw.train.dataset import Row, read_taxonomies
+from guardmw.train.rows import read_folder
 from guardmw.train.written import written_rows
 
 __all__ = ["PlainGuard", "frozen_encoder", "tfidf", "training_rows"]
@@ -45,7 +46,8 @@ class PlainGuard:
 
 
 def training_rows(data: Path, limit: int, seed: int = 0) -> list[Row]:
-    return [*sample(read_folder(data / "train"), limit, seed), *everyday(seed), *written_rows()]
+    rows = read_folder(data / "train", read_taxonomies(data / "taxonomies.json"), 0.01, print)
+    return [*sample(rows, limit, seed), *everyday(seed), *written_rows()]
 
 
 def tfidf(rows: Sequence[Row]) -> PlainGuard:

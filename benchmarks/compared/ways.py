@@ -12,7 +12,7 @@ from torch import nn
 
 from compared.heads import judged, tell
 from guardmw.guard.wordpiece import WordPiece
-from guardmw.train.corpus import BENIGN, Corpus
+from guardmw.train.corpus import ORDINARY, Corpus
 from guardmw.train.embedded import Settings, gathered
 from guardmw.train.encoder import load_encoder
 from guardmw.train.head import SCALE, unit_mean
@@ -113,7 +113,7 @@ def compare(data: Path, source: str, folder: Path, tuning: Tuning, limit: int) -
     kept = [
         each.row
         for each in dev.examples
-        if each.row.source.startswith(BENIGN) or (each.row.source in UNSEEN and each.row.content not in said)
+        if each.row.source.startswith(ORDINARY) or (each.row.source in UNSEEN and each.row.content not in said)
     ]
     unseen = Corpus(kept, texts, words)
     found = {}

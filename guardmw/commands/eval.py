@@ -128,8 +128,8 @@ def _dataset(
 
 
 def _taxonomies(file: Path) -> dict[str, Taxonomy]:
-    from guardmw.evaluation.loaders.base import refuse_pipe
     from guardmw.train.dataset import read_taxonomies
+    from guardmw.train.rows import refuse_pipe
 
     refuse_pipe(file)
     return read_taxonomies(file)
@@ -142,7 +142,7 @@ def _sha256(file: Path) -> str:
 
 
 def _tell_left_out(dataset: Dataset, max_bad_share: float) -> None:
-    from guardmw.evaluation.data import listed
+    from guardmw.train.rows import listed
 
     dataset.refuse_above(max_bad_share)
     if dataset.problems:

@@ -52,6 +52,9 @@ def embedded(
     false_positives: Annotated[
         float, typer.Option(min=0.0, max=0.5, help="Share of harmless texts that may reach probability 0.5 on dev.")
     ] = 0.02,
+    max_bad_share: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Refuse to run when more of the data than this can't be used.")
+    ] = 0.01,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest, figures and all, as JSON.")] = False,
 ) -> None:
     """Fine-tune the embedded guard end to end, calibrate it, and write a folder of weights.
@@ -65,7 +68,7 @@ def embedded(
         raise TrainingError(f"training needs {error.name}: pip install 'guardmw[train]'") from error
     settings = Settings(
         data=data, out=out, encoder=encoder, version=version("guardmw"), limit=limit, false_positives=false_positives,
-        tuning=Tuning(steps=steps, batch=batch, seed=seed, rate=rate), start=start,
+        tuning=Tuning(steps=steps, batch=batch, seed=seed, rate=rate), start=start, most_bad=max_bad_share,
     )  # fmt: skip
     console = Console(stderr=True)
     with Progress(*Progress.get_default_columns(), TextColumn("{task.fields[loss]}"), console=console) as bar:

@@ -5,20 +5,18 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from guardmw.evaluation.loaders import GUARDMW, Problem, read
-from guardmw.evaluation.loaders.records import kind_of, named_otherwise
+from guardmw.evaluation.loaders import GUARDMW, read
+from guardmw.evaluation.loaders.records import named_otherwise
 from guardmw.evaluation.rules import RuleBook, Rules, UnfitRowError
 from guardmw.train.dataset import DatasetError, Row, Taxonomy
+from guardmw.train.rows import SUFFIX, Problem, kind_of, listed
 
-__all__ = ["Dataset", "File", "Sample", "data_files", "described", "listed", "read_data", "read_files"]
-
-SUFFIX = ".jsonl"
-LISTED = 20
+__all__ = ["Dataset", "File", "Sample", "data_files", "described", "read_data", "read_files"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +75,6 @@ class Dataset:
             )
         if not self.samples:
             raise DatasetError("\n".join(["the data hold no row to judge", *listed(self.problems)]))
-
-
-def listed(problems: Sequence[Problem], most: int = LISTED) -> Iterator[str]:
-    """The first `most` problems, a line each, and how many more there are."""
-    yield from (f"  {problem}" for problem in problems[:most])
-    if len(problems) > most:
-        yield f"  … and {len(problems) - most} more"
 
 
 def data_files(paths: Sequence[Path], format: str = GUARDMW) -> list[Path]:

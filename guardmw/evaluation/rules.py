@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from guardmw.evaluation.onset import onset_of
 from guardmw.policy.load import load_policies
 from guardmw.policy.schema import Category, Detectors, PiiDetector, Policy, SecretsDetector
-from guardmw.train.dataset import UNSPECIFIED, Row, Taxonomy
+from guardmw.train.dataset import BENIGN, UNSPECIFIED, Row, Taxonomy
 
-__all__ = ["BENIGN", "BENIGN_POLICY", "RuleBook", "Rules", "UnfitRowError", "with_threshold"]
+__all__ = ["BENIGN_POLICY", "RuleBook", "Rules", "UnfitRowError", "with_threshold"]
 
-BENIGN, BENIGN_POLICY = "benign", "base"
+BENIGN_POLICY = "base"
 DEADLINE_MS = 600_000
 """The longest a policy may name. Checks wait for each other here, so no policy's own deadline would say anything about
 the guard."""

@@ -21,10 +21,21 @@ from guardmw.train.pairs import CategoryText, label_matrix, unusable
 from guardmw.train.written import WRITTEN
 from guardmw.types import SURFACES
 
-__all__ = ["BENIGN", "Corpus", "Example", "at_most", "everyday", "read_example", "sample", "sort_out", "window_of"]
+__all__ = [
+    "ORDINARY",
+    "Corpus",
+    "Example",
+    "at_most",
+    "everyday",
+    "read_example",
+    "sample",
+    "sort_out",
+    "window_of",
+]
 
-BENIGN = "benign_"
-SHARES = {WRITTEN: 2.5, BENIGN: 2.0}
+ORDINARY = "benign_"
+"""How the names of sources of ordinary texts begin."""
+SHARES = {WRITTEN: 2.5, ORDINARY: 2.0}
 """How much more often texts of these sources are drawn than the square root of their number says."""
 CONTENT, CONTEXT, STREAMED = 126, 32, 62
 """Word pieces of content, of what it answers, and of a stream's window."""

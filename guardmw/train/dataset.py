@@ -1,4 +1,4 @@
-"""Labelled safety data: gzipped JSON lines of one schema, and the taxonomies that their labels belong to.
+"""Labelled safety data: rows of one schema, and the taxonomies that their labels belong to.
 
 One row is an object with ``id, source, task, policy, prompt, content, label, categories, meta``: `content` is the
 text that is judged, `policy` names a taxonomy of ``taxonomies.json``, `categories` are names of that taxonomy.
@@ -6,8 +6,6 @@ text that is judged, `policy` names a taxonomy of ``taxonomies.json``, `categori
 
 from __future__ import annotations
 
-import gzip
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, assert_never
 
@@ -17,13 +15,12 @@ from guardmw.errors import GuardmwError
 from guardmw.types import Surface
 
 __all__ = [
+    "BENIGN",
     "UNSPECIFIED",
     "DatasetError",
     "Row",
     "Task",
     "Taxonomy",
-    "read_folder",
-    "read_rows",
     "read_taxonomies",
     "surface_of",
 ]
@@ -35,7 +32,8 @@ Task = Literal["prompt", "response", "tool_call", "tool_result", "trajectory"]
 UNSPECIFIED = "unspecified"
 """The category of rows whose source doesn't say which one: nothing that a text could be judged by."""
 
-SUFFIX = ".jsonl.gz"
+BENIGN = "benign"
+"""The policy of ordinary texts, which are safe under any; no taxonomy needs to have that name."""
 
 
 class DatasetError(GuardmwError):
@@ -94,39 +92,6 @@ def surface_of(task: Task) -> Surface | None:
             return None
         case _:
             assert_never(task)
-
-
-def read_folder(folder: Path) -> Iterator[Row]:
-    """The rows of every ``*.jsonl.gz`` in `folder`, files in order of their names.
-
-    Raises DatasetError when there is no such file, and as `read_rows` does.
-    """
-    files = sorted(folder.glob(f"*{SUFFIX}"))
-    if not files:
-        raise DatasetError(f"{folder}: no file *{SUFFIX} here. Give a folder of gzipped JSON lines.")
-    for file in files:
-        yield from read_rows(file)
-
-
-def read_rows(file: Path) -> Iterator[Row]:
-    """The rows of one gzipped file of JSON lines, in its order; empty lines are skipped.
-
-    Raises DatasetError, naming the line (counted from 1), at the first that is no row.
-    """
-    try:
-        with gzip.open(file, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield _row(line, file, number)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{file}: not a readable gzip file of JSON lines: {error}") from error
-
-
-def _row(line: str, file: Path, number: int) -> Row:
-    try:
-        return Row.model_validate_json(line)
-    except ValidationError as error:
-        raise DatasetError(f"{file}:{number}: not a row: {_first(error)}") from error
 
 
 def read_taxonomies(file: Path) -> dict[str, Taxonomy]:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -35,11 +35,12 @@ from guardmw.guard.wordpiece import WordPiece
 from guardmw.policy.load import bundled_ids, load_policies
 from guardmw.policy.schema import Policy
 from guardmw.train.corpus import CONTENT, CONTEXT, STREAMED, Corpus, at_most, everyday, sort_out
-from guardmw.train.dataset import DatasetError, Row, read_folder, read_taxonomies
+from guardmw.train.dataset import DatasetError, Row, Taxonomy, read_taxonomies
 from guardmw.train.encoder import export_encoder, load_encoder
 from guardmw.train.head import export_head
 from guardmw.train.measure import Calibrations, calibrate, check_dev, measure, score, shift_by_quantisation
 from guardmw.train.pairs import CategoryText, category_texts, own_categories
+from guardmw.train.rows import read_folder
 from guardmw.train.tuning import Tuner, Tuning
 from guardmw.train.written import written_rows
 
@@ -61,7 +62,8 @@ class Settings:
     rows of each source; `false_positives` is the share of benign dev texts, every source weighing alike, that may reach
     0.5 under any one of `policies` (files or ids; none given: the bundled ones), and fixes the calibration's bias. A
     run that was cut off goes on from the checkpoint in `out`, unless its settings were others. `start` is the
-    ``trained.pt`` of another run: training begins with its encoder and head, whatever its data were."""
+    ``trained.pt`` of another run: training begins with its encoder and head, whatever its data were. Data of which more
+    than `most_bad` (a share of the lines, or of the files) can't be used are refused."""
 
     data: Path
     out: Path
@@ -72,6 +74,7 @@ class Settings:
     false_positives: float = 0.02
     policies: tuple[str, ...] = ()
     start: Path | None = None
+    most_bad: float = 0.01
 
     @property
     def base(self) -> str:
@@ -112,7 +115,7 @@ def train_embedded(settings: Settings, tell: Tell, progress: Progress) -> Manife
 def gathered(settings: Settings, words: WordPiece, tell: Tell) -> tuple[list[CategoryText], Corpus, Corpus]:
     """The categories, and the texts of train and dev under them."""
     taxonomies = read_taxonomies(settings.data / "taxonomies.json")
-    rows = _rows(settings, "train", own_categories(taxonomies), tell)
+    rows = _rows(settings, "train", taxonomies, own_categories(taxonomies), tell)
     if not any(row.unsafe for row in rows):
         raise DatasetError(
             f"{settings.data / 'train'} holds no unsafe row that can be learned from. "
@@ -122,15 +125,18 @@ def gathered(settings: Settings, words: WordPiece, tell: Tell) -> tuple[list[Cat
     seed = settings.tuning.seed
     train = Corpus([*rows, *everyday(seed), *written_rows()], texts, words)
     own = {category.key for category in texts if category.key and category.siblings}
-    dev = Corpus(_rows(settings, "dev", own, tell), texts, words)
+    dev = Corpus(_rows(settings, "dev", taxonomies, own, tell), texts, words)
     for part, corpus in (("train", train), ("dev", dev)):
         if corpus.unread:
             tell(f"{part}: {corpus.unread} rows left out, no word in them can be read")
     return texts, train, dev
 
 
-def _rows(settings: Settings, part: str, own: Collection[str], tell: Tell) -> list[Row]:
-    rows, left_out = sort_out(read_folder(settings.data / part), own)
+def _rows(
+    settings: Settings, part: str, taxonomies: Mapping[str, Taxonomy], own: Collection[str], tell: Tell
+) -> list[Row]:
+    found = read_folder(settings.data / part, taxonomies, settings.most_bad, tell)
+    rows, left_out = sort_out(found, own)
     for line in _told(left_out):
         tell(f"{part}: {line}")
     return at_most(settings.limit, rows, settings.tuning.seed)

@@ -17,7 +17,7 @@ from guardmw.guard.encoder import BATCH, Model, TextEncoder, Window
 from guardmw.guard.precedents import Precedents
 from guardmw.guard.reading import cut
 from guardmw.policy.schema import Policy
-from guardmw.train.corpus import BENIGN, Corpus, Example
+from guardmw.train.corpus import ORDINARY, Corpus, Example
 from guardmw.train.dataset import DatasetError
 from guardmw.train.pairs import NO, YES, CategoryText
 from guardmw.types import SURFACES, Surface
@@ -132,13 +132,13 @@ def check_dev(dev: Corpus) -> None:
     """Raises DatasetError when dev has no benign source of some size, or texts with one answer only: nothing could be
     calibrated on it."""
     if not _sizes(example.row.source for example in dev.examples):
-        raise DatasetError(f"dev holds no source {BENIGN}* with {FEWEST} texts: nothing says how often to be wrong")
+        raise DatasetError(f"dev holds no source {ORDINARY}* with {FEWEST} texts: nothing says how often to be wrong")
     _labels(dev)
 
 
 def _sizes(sources: Iterable[str]) -> dict[str, int]:
     """The benign sources of some size, and how many texts each has."""
-    return {source: n for source, n in Counter(sources).items() if source.startswith(BENIGN) and n >= FEWEST}
+    return {source: n for source, n in Counter(sources).items() if source.startswith(ORDINARY) and n >= FEWEST}
 
 
 def _labels(dev: Corpus) -> NDArray[np.int8]:

@@ -6,16 +6,20 @@ Formats of public benchmarks are described where they are read: `prompts`, `resp
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from guardmw.evaluation.loaders.agents import AGENTS
-from guardmw.evaluation.loaders.base import Loaded, Loader, Numbered, Problem, refuse_pipe
-from guardmw.evaluation.loaders.jsonl import read_jsonl
 from guardmw.evaluation.loaders.prompts import PROMPTS
 from guardmw.evaluation.loaders.responses import RESPONSES
 from guardmw.train.dataset import DatasetError, Row, Taxonomy
+from guardmw.train.rows import Loaded, Problem, read_jsonl, refuse_pipe
 
-__all__ = ["FORMATS", "GUARDMW", "Loaded", "Loader", "Numbered", "Problem", "load", "read"]
+__all__ = ["FORMATS", "GUARDMW", "Loaded", "Loader", "Problem", "load", "read"]
+
+Loader: TypeAlias = Callable[[Path], Loaded]
+"""Reads one path. Never raises over what the path holds: that is a `Problem`, with its line."""
 
 GUARDMW = "guardmw"
 

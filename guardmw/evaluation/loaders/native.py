@@ -7,19 +7,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from guardmw.evaluation.loaders.base import Loaded, Numbered, Problem
 from guardmw.evaluation.loaders.records import (
     SUFFIXES,
     Record,
     UnfitError,
     UnfitFileError,
     Unpack,
-    kind_of,
     listed,
     named_otherwise,
     read_records,
 )
 from guardmw.train.dataset import Row, Task, Taxonomy
+from guardmw.train.rows import Loaded, Numbered, Problem, kind_of
 
 __all__ = ["Benchmark", "Case", "LeftOut", "label_by_name"]
 

@@ -7,7 +7,6 @@ never shows a text.
 from __future__ import annotations
 
 import csv
-import gzip
 import importlib
 import io
 import json
@@ -17,13 +16,12 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, TypeVar
 
-from guardmw.evaluation.loaders.base import NO_FILE, Problem, is_pipe
+from guardmw.train.rows import NO_FILE, Problem, is_pipe, kind_of, opened
 
 __all__ = [
-    "SUFFIXES", "Record", "UnfitError", "UnfitFileError", "Unpack", "kind_of", "listed", "named_otherwise", "opened",
-    "read_records",
+    "SUFFIXES", "Record", "UnfitError", "UnfitFileError", "Unpack", "listed", "named_otherwise", "read_records",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -31,8 +29,6 @@ Unpack = Callable[[Any], list[Any]]
 """The records within one JSON document. Raises UnfitError when it is of another shape."""
 
 BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, csv.Error, ValueError, NotImplementedError, RecursionError)
-GZIP, XZ = b"\x1f\x8b", b"\xfd7zXZ\x00"
-PACKED_SUFFIXES = (".gz", ".xz")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 LONGEST_CELL = 1 << 27
 SHOWN_CHARS = 40
@@ -131,14 +127,6 @@ def listed(document: object) -> list[Any]:
     raise UnfitError(f"a list of objects is needed, not {_kind(document)}")
 
 
-def kind_of(file: Path) -> str:
-    """How the name of `file` ends, in lower case and without the ending of what it is packed with: ``.jsonl``."""
-    name = file.name.lower()
-    for suffix in PACKED_SUFFIXES:
-        name = name.removesuffix(suffix)
-    return Path(name).suffix
-
-
 def named_otherwise(suffixes: Iterable[str]) -> str:
     """Why a file of a folder is set aside."""
     return f"a file in a folder whose name doesn't end in {' or '.join(suffixes)}, packed or not"
@@ -158,15 +146,6 @@ def read_records(file: Path, unpack: Unpack = listed) -> Iterator[Record | Probl
         yield from reader(file, unpack)
     except BROKEN as error:
         yield Problem(str(file), None, f"the file can't be read to its end: {error}", whole_file=True)
-
-
-def opened(file: Path) -> BinaryIO:
-    """The bytes of `file`, unpacked; whether it is packed shows in its first bytes. Raises OSError."""
-    with file.open("rb") as raw:
-        start = raw.read(len(XZ))
-    if start.startswith(GZIP):
-        return cast("BinaryIO", gzip.open(file, "rb"))
-    return cast("BinaryIO", lzma.open(file, "rb")) if start == XZ else file.open("rb")
 
 
 def _csv(file: Path, _: Unpack) -> Iterator[Record | Problem]:
