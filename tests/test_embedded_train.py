@@ -459,7 +459,9 @@ def test_a_small_run_writes_weights_that_a_guard_loads(tmp_path: Path, monkeypat
     assert max(manifest.figures["p"]["false_positives"].values()) <= 0.03
     told: list[str] = []
     for source in ("train", "dev"):
-        odd = [ROW | {"id": str(n), "source": "own", "policy": "house", "categories": ["unspecified"]} for n in range(7)]
+        odd = [
+            ROW | {"id": str(n), "source": "own", "policy": "house", "categories": ["unspecified"]} for n in range(7)
+        ]
         write(settings.data / source / "own.jsonl.gz", *odd, ROW | {"policy": "house", "categories": ["break_in"]})
     checkpoint.write_bytes(whole_checkpoint)
     with pytest.raises(DatasetError, match="differs in texts, categories"):

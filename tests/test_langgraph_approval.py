@@ -110,6 +110,20 @@ async def test_a_rejected_call_is_no_history() -> None:
     assert shop.box.ran == [("http_post", "a")]
 
 
+async def test_of_a_call_that_waits_for_a_person_the_agent_is_told_so() -> None:
+    post = [call("http_post", url="a")]
+    shop = Shop([*REFUND, *post], post, policy=REFUND_THEN_POST)
+    await shop.says()
+    state = await shop.decide({"type": "reject"})
+    assert "depends on 'issue_refund', about which a person decides first" in repr(results(state))
+    assert "stays closed" not in repr(results(state))
+    assert shop.box.ran == [("http_post", "a")]
+    shop = Shop([call("read_customer", customer="7"), *REFUND, *post], policy=REFUND_THEN_POST)
+    await shop.says()
+    state = await shop.decide({"type": "reject"})
+    assert "'http_post' may not be called after 'read_customer'" in repr(results(state))
+
+
 async def test_an_asked_call_counts_for_those_listed_after_it() -> None:
     shop = Shop([*REFUND, call("http_post", url="a")], policy=REFUND_THEN_POST)
     await shop.says()

@@ -18,6 +18,7 @@ from guardmw.policy import parse_policy
 from guardmw.policy.schema import Argument, SequenceRule, ToolRule, Tools
 from guardmw.testing import FakeGuard, ScriptedChatModel, collect
 from guardmw_langgraph import guard_model, guard_tools
+from guardmw_langgraph.callmarks import not_made
 from langgraph_world import FORBIDDEN, MAIL, REPLACEMENT, policy
 from toolbox import APPROVE, THREAD, asked, edit, results
 
@@ -240,6 +241,12 @@ async def test_of_calls_under_one_id_only_the_first_is_made() -> None:
     assert ["earlier call in the same message" in one.text for one in results(state)] == [False, True, True]
 
 
+async def test_in_shadow_mode_all_calls_under_one_id_are_made() -> None:
+    desk = Desk(text=f"{DESK}\nmode: shadow")
+    await desk.makes(call("refund", amount=250), call("refund", amount=5), call("post", text="x"))
+    assert sorted(map(str, desk.ran)) == ["250", "5", "x"]
+
+
 async def test_calls_alike_in_everything_run_once() -> None:
     desk = Desk(text="id: d")
     state = await desk.makes(call("note", text="a"), call("note", text="a"))
@@ -293,4 +300,16 @@ async def test_no_tool_node_handles_the_end_of_a_run(changed: bool) -> None:
     desk = Desk(text=DESK + "  on_block: terminate\n", handle_tool_errors=True, awrap_tool_call=posts)
     with pytest.raises(BlockedError, match="ends the run here"):
         await desk.makes(call("post", text="a" if changed else FORBIDDEN))
+    assert desk.ran == []
+
+
+async def test_a_run_in_which_the_same_was_refused_often_enough_makes_no_further_call() -> None:
+    desk = Desk()
+    said: list[Any] = [HumanMessage("Hi")]
+    for place in range(3):
+        asking = AIMessage("", tool_calls=[{**call("post", text="a"), "id": str(place)}])
+        said += [asking, not_made("post", str(place), "no", "refused", "forbidden")]
+    last = AIMessage("", tool_calls=[{**call("note", text="a"), "id": "9"}])
+    with pytest.raises(BlockedError, match="what the policy refused in it ends it"):
+        await desk.graph.ainvoke({"messages": [*said, last]}, THREAD)
     assert desk.ran == []

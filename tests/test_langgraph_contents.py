@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from langchain_core.tools import InjectedToolCallId, tool
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, Overwrite, Send
+from pydantic import BaseModel
 
 from guardmw.policy.escapes import detected, whole_escapes
 from guardmw.policy.schema import Detectors, PatternDetector, PiiDetector, Results, Tools
@@ -84,6 +86,48 @@ async def test_a_document_that_is_text_is_no_medium() -> None:
     one = await agent_reads([document], tools=Tools(results=Results(media="block")))
     assert one.content == [document]
     assert read([{"type": "image", "base64": "AAAA"}]).text == ""
+
+
+LISTS: dict[str, Any] = {
+    "video": [{"type": "video", "url": FORBIDDEN}],
+    "audio": [{"type": "audio", "id": FORBIDDEN}],
+    "input": [{"type": "input_file", "file_data": FORBIDDEN}],
+    "folder": [{"type": "file", "data": FORBIDDEN}, {"type": "folder", "id": 2}],
+    "text": ["Look:", {"type": "image", "url": FORBIDDEN}],
+    "identity": [{"type": "text", "text": "fine", "id": FORBIDDEN}, {"type": "archive"}],
+}
+
+
+async def node_reads(returned: Any, **changes: Any) -> ToolMessage:
+    """What an agent reads of a guarded tool that returns that, in a ToolNode of its own."""
+
+    @tool
+    async def fetch() -> Any:
+        """Fetches."""
+        return returned
+
+    built = StateGraph(MessagesState)
+    built.add_node("tools", ToolNode(guard_tools([fetch], policy(**changes), guard=FakeGuard(FORBIDDEN))))
+    built.add_edge(START, "tools")
+    asking = AIMessage("", tool_calls=[{"name": "fetch", "args": {}, "id": "1"}])
+    (one,) = results(await built.compile().ainvoke({"messages": [HumanMessage("Hello"), asking]}))
+    return one
+
+
+@pytest.mark.parametrize("kind", LISTS)
+@pytest.mark.parametrize("reads", [agent_reads, node_reads])
+async def test_a_list_that_becomes_json_is_judged_whole(reads: Any, kind: str) -> None:
+    one = await reads(LISTS[kind])
+    assert FORBIDDEN not in repr(one)
+    assert "is not shown" in one.text
+    clean = json.loads(json.dumps(LISTS[kind]).replace(FORBIDDEN, "a"))
+    assert (await reads(clean)).content == json.dumps(clean)
+
+
+@pytest.mark.parametrize("reads", [agent_reads, node_reads])
+async def test_media_beside_plain_texts_are_media(reads: Any) -> None:
+    one = await reads(["Look:", {"type": "image", "base64": "AAAA"}], tools=Tools(results=Results(media="block")))
+    assert "it holds image, not text only" in one.text
 
 
 def found(surface: Any, text: str) -> list[str]:
@@ -179,6 +223,21 @@ def _tool_says(call_id: str) -> dict[str, Any]:
     return {"role": "tool", "content": FORBIDDEN, "tool_call_id": call_id}
 
 
+class Model(BaseModel):
+    messages: list[Any] = []
+    count: int = 0
+
+
+@dataclass
+class Data:
+    messages: list[Any]
+    count: int = 3
+
+
+class Named(NamedTuple):
+    messages: list[Any]
+
+
 COMMANDS: dict[str, Any] = {
     "one dict": lambda id: Command(update={"messages": _tool_says(id)}),
     "one text": lambda id: Command(update={"messages": FORBIDDEN}),
@@ -186,6 +245,11 @@ COMMANDS: dict[str, Any] = {
     "pairs": lambda id: Command(update=[("messages", [_tool_says(id)])]),
     "another key": lambda id: Command(update={"chat": [HumanMessage(FORBIDDEN)]}),
     "overwritten": lambda id: Command(update={"messages": Overwrite([HumanMessage(FORBIDDEN)])}),
+    "pair": lambda id: Command(update=(("messages", [_tool_says(id)]),)),
+    "tuple": lambda id: Command(update=(HumanMessage(FORBIDDEN),)),
+    "pydantic": lambda id: Command(update=Model(messages=[_tool_says(id)])),
+    "dataclass": lambda id: Command(update=Data(messages=[_tool_says(id)])),
+    "named tuple": lambda id: Command(update=Named(messages=[_tool_says(id)])),
     "sent": lambda id: Command(goto=[Send("next", {"messages": [_tool_says(id)]}), "other"]),
     "sent alone": lambda id: Command(goto=Send("next", {"messages": FORBIDDEN})),
     "sent list": lambda id: Command(goto=[Send("next", [HumanMessage(FORBIDDEN)])]),
@@ -204,6 +268,35 @@ async def test_commands_are_judged_in_every_form(form: str) -> None:
     assert FORBIDDEN not in repr(found)
     assert "is not shown" in repr(found)
     assert form != "sent" or [getattr(one, "node", one) for one in found.goto] == ["next", "other"]
+
+
+@pytest.mark.parametrize("form", ["pydantic", "dataclass", "pair"])
+@pytest.mark.parametrize("wrapped", [False, True])
+async def test_updates_by_objects_reach_the_state_judged(form: str, wrapped: bool) -> None:
+    @tool
+    async def leaves(tool_call_id: Annotated[str, InjectedToolCallId]) -> Any:
+        """Leaves."""
+        return COMMANDS[form](tool_call_id)
+
+    guard = FakeGuard(FORBIDDEN)
+    model = ScriptedChatModel([[call("leaves")], "Done."])
+    middleware = [] if wrapped else [GuardMiddleware(policy(), guard=guard)]
+    tools = guard_tools([leaves], policy(), guard=guard) if wrapped else [leaves]
+    agent: Any = create_agent(model, tools, middleware=middleware)
+    state = await agent.ainvoke({"messages": [("user", "Hello")]})
+    assert FORBIDDEN not in repr((state, model.prompts))
+    assert "is not shown" in results(state)[0].text
+
+
+async def test_an_object_updates_the_keys_that_it_did_before() -> None:
+    @tool
+    async def leaves() -> Any:
+        """Leaves."""
+        return Command(update=Data([HumanMessage("A hat.")]))
+
+    (guarded,) = guard_tools([leaves], policy(), guard=FakeGuard(FORBIDDEN))
+    command = await guarded.ainvoke({})
+    assert command._update_as_tuples() == (("messages", [HumanMessage("A hat.")]), ("count", 3))
 
 
 async def test_clean_commands_stay_what_they_are() -> None:

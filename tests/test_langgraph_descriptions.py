@@ -12,12 +12,12 @@ from langchain.agents import create_agent
 from langchain_core.tools import StructuredTool, tool
 from pydantic import BaseModel, Field
 
-from guardmw.errors import PoisonedToolError
+from guardmw.errors import BlockedError, PoisonedToolError
 from guardmw.policy.schema import Tools
 from guardmw.testing import FakeGuard, ScriptedChatModel
 from guardmw_langgraph import GuardMiddleware, guard_tools
 from guardmw_langgraph.descriptions import described
-from langgraph_world import FORBIDDEN, policy
+from langgraph_world import FORBIDDEN, REPLACEMENT, policy
 from toolbox import call, results
 
 
@@ -151,3 +151,19 @@ async def test_guarded_tools_know_their_own_description() -> None:
     assert "'weather' was not called" in await one.ainvoke({"city": "Rome"})
     message = await one.ainvoke({"name": "weather", "args": {"city": "Rome"}, "id": "1", "type": "tool_call"})
     assert (message.tool_call_id, message.status) == ("1", "error")
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+async def test_a_model_that_keeps_calling_it_is_stopped(guarded: bool) -> None:
+    model = ScriptedChatModel([*[[call("weather", city=str(place))] for place in range(5)], "Done."])
+    guard = FakeGuard(FORBIDDEN)
+    if guarded:
+        agent: Any = create_agent(model, guard_tools([weather(FORBIDDEN)], policy(), guard=guard))
+        with pytest.raises(BlockedError, match="'weather' was called again, and its description may not pass"):
+            await agent.ainvoke({"messages": [("user", "Hello")]})
+    else:
+        agent = create_agent(model, [weather(FORBIDDEN)], middleware=[GuardMiddleware(policy(), guard=guard)])
+        state = await agent.ainvoke({"messages": [("user", "Hello")]})
+        assert len(results(state)) == 3
+        assert state["messages"][-1].text == REPLACEMENT
+    assert model.calls == 3

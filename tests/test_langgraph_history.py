@@ -7,6 +7,7 @@ import random
 import time
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
@@ -97,6 +98,51 @@ def test_refusals_and_risk_are_those_of_the_run() -> None:
     assert (past.risk, past.refusals) == (0.0, {})
 
 
+def test_what_a_tool_writes_is_no_new_turn_of_the_user() -> None:
+    refused = not_made("e", "ai-0", "no", "refused", "tool:e")
+    asked = [HumanMessage("x"), asking("e", "d")]
+    for written in (
+        [refused, result(1), HumanMessage("look")],
+        [refused, AIMessage("sub"), HumanMessage("look"), result(1)],
+    ):
+        past = fresh([*asked, *written, asking("d", id="next")])
+        assert past.refusals == {("e", "tool:e"): 1}
+    for ending in ([AIMessage("y")], [asking("d", id="cut short")]):
+        assert fresh([*asked, refused, result(1), *ending, HumanMessage("z")]).refusals == {}
+
+
+def test_a_refusal_may_end_the_run_until_the_user_speaks() -> None:
+    refused = not_made("e", "ai-0", "no", "refused", "tool:e", ends_run=True)
+    messages = [HumanMessage("x"), asking("e"), refused]
+    assert fresh(messages).run_is_over(100)
+    assert not fresh([*messages, AIMessage("y"), HumanMessage("z")]).run_is_over(100)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        [AIMessage("The other agent says.", id="o")],
+        [asking("d", id="o"), result(0, id="o")],
+        [asking("d", id="o"), AIMessage("y", id="p"), HumanMessage("h", id="h2"), result(0, id="o")],
+        [result(0, id="nobody"), AIMessage("The other agent says.", id="o")],
+    ],
+)
+def test_a_result_answers_its_call_whatever_stands_between_them(between: list[BaseMessage]) -> None:
+    """As a tool leaves it that puts messages of another agent into the state, also while others still run."""
+    history = CallHistory()
+    messages = [HumanMessage("x", id="h"), asking("b", "a"), *between, result(1), result(0), AIMessage("z", id="z")]
+    for end in range(1, len(messages) + 1):
+        past = history.past(messages[:end], POLICY)
+        assert past == fresh(messages[:end])
+    assert not denied(past, "c")
+    assert automaton_for(POLICY).decide(past.state, ToolCall("c", '{"x": "some text 4711"}')).action == "deny"
+
+
+def test_a_result_answers_the_newest_call_of_its_id() -> None:
+    messages = [HumanMessage("x"), asking("a"), AIMessage("y"), asking("d"), result(0), AIMessage("z")]
+    assert denied(fresh(messages), "c")
+
+
 def test_a_guard_sees_the_newest_calls_only() -> None:
     messages: list[BaseMessage] = [HumanMessage("x")]
     for number in range(100):
@@ -105,20 +151,24 @@ def test_a_guard_sees_the_newest_calls_only() -> None:
 
 
 names = st.sampled_from(["a", "b", "c", "d"])
-steps = st.lists(
-    st.tuples(st.lists(names, max_size=3), st.sampled_from(["done", "error", "none", "refused"])), max_size=8
-)
+endings = st.sampled_from(["done", "error", "none", "refused", "apart", "late"])
+steps = st.lists(st.tuples(st.lists(names, max_size=3), endings), max_size=8)
 
 
 def _messages(steps: Any, seed: str) -> list[BaseMessage]:
     messages: list[BaseMessage] = [HumanMessage("x", id="h")]
+    late: list[BaseMessage] = []
     for number, (called, ending) in enumerate(steps):
         id = f"{seed}{number}"
         messages.append(asking(*called, id=id))
+        messages += late
+        late = [result(place, id=id) for place in range(len(called))] if ending == "late" else []
+        if ending == "apart":
+            messages.append(AIMessage("y", id=f"apart{id}"))
         for place, name in enumerate(called):
             if ending == "refused":
                 messages.append(not_made(name, f"{id}-{place}", "no", "refused", "x"))
-            elif ending != "none":
+            elif ending not in ("none", "late"):
                 messages.append(result(place, id=id, status="error" if ending == "error" else "success"))
         if number % 3 == 2:
             messages.append(HumanMessage("x", id=f"h{id}"))

@@ -39,6 +39,7 @@ RESULTS: dict[str, Any] = {
     "image": [{"type": "text", "text": "A hat."}, {"type": "image", "base64": "AAAA", "mime_type": "image/png"}],
     "plain": "Nothing of note.",
     "nothing": "",
+    "deep": '{"a":' * 900 + f'"Say {FORBIDDEN} now. Hats are worn on the head."' + "}" * 900,
 }
 
 
@@ -162,6 +163,15 @@ async def test_json_stays_json(reads: Any) -> None:
     assert data["title"] == "Hats"
     assert data["price"] == 20
     assert data["body"] == "Hats are worn on the head. [removed: forbidden] Caps are smaller than hats. They are cheap."
+
+
+@BOTH
+async def test_json_that_is_nested_too_deep_is_not_cut(reads: Any) -> None:
+    (one,) = await reads(call("fetch", what="deep"), tools=Tools(results=Results(blocked="clean_parts")))
+    assert "is not shown" in one.text
+    category = Category(id="forbidden", title="t", unsafe_when="u", action="redact", surfaces=("tool_result",))
+    (one,) = await reads(call("fetch", what="deep"), categories=(category,))
+    assert FORBIDDEN not in one.text
 
 
 @BOTH

@@ -33,7 +33,8 @@ async def admit(seam: Seam, request: ToolCallRequest) -> ToolCallRequest | ToolM
     if mark is not None and mark.may_be_made(policy.hash):
         return request
     if mark is not None and mark.forbids:
-        return not_made(call.name, call.id or "", refusal(_what(call), policy.id, mark.why), "refused", mark.ground)
+        text = refusal(_what(call), policy.id, mark.why)
+        return not_made(call.name, call.id or "", text, "refused", mark.ground, ends_run=mark.ends_run)
     judged, why = await judge_late(seam, call, messages, policy, mark)
     if judged.kept is None or why:
         return late_refusal(judged, policy, why)
@@ -55,9 +56,9 @@ async def judge_late(
 
 def late_refusal(judged: JudgedCall, policy: Policy, why: str) -> ToolMessage:
     """What the agent reads in the place of a result of a call that was refused just before it ran."""
-    call = judged.asked
+    call, mark = judged.asked, judged.mark(policy)
     text = refusal(_what(call), policy.id, why, judged.instead)
-    return not_made(call.name, call.id or "", text, "refused", judged.mark(policy).ground)
+    return not_made(call.name, call.id or "", text, "refused", mark.ground, ends_run=mark.ends_run)
 
 
 def _what(call: ToolCall) -> str:
@@ -93,7 +94,7 @@ def _past(seam: Seam, policy: Policy, call: ToolCall, messages: Sequence[BaseMes
     past, decided = seam.history.before(messages, policy), _decided(messages)
     for earlier, mark in decided[: _place(call, [one for one, _ in decided])]:
         if mark is None or not mark.forbids:
-            past = past.after(automaton_for(policy), earlier)
+            past = past.spending(mark.cost if mark is not None else 0.0).after(automaton_for(policy), earlier)
     return past
 
 

@@ -11,7 +11,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
@@ -19,17 +19,19 @@ from langchain_core.tools import BaseTool
 from langgraph.errors import GraphBubbleUp
 
 from guardmw.errors import BlockedError
-from guardmw.policy.automaton import automaton_for
 from guardmw.policy.schema import Policy
 from guardmw.types import ToolCall
 from guardmw_langgraph.admit import judge_late, late_refusal
-from guardmw_langgraph.callmarks import CallMark, call_of, call_state, digest_of, marks_for
+from guardmw_langgraph.callmarks import CallMark, call_of, digest_of, marks_for
 from guardmw_langgraph.calls import Calls
+from guardmw_langgraph.groups import newest_answer
+from guardmw_langgraph.history import Past
 from guardmw_langgraph.internals import RunningTask, can_interrupt
 from guardmw_langgraph.loop import Loop
 from guardmw_langgraph.screen import conversation
 from guardmw_langgraph.seam import Seam
 from guardmw_langgraph.settle import Settling
+from guardmw_langgraph.spent import cost_of, is_made, unnoted
 
 MAX_TASKS = 256
 
@@ -50,21 +52,38 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """What was decided about calls a person is asked about, under which policy and after which messages."""
-
-    policy_hash: str
-    messages: list[BaseMessage]
-    judged: list[_Judged]
-
-
-@dataclass(frozen=True, slots=True)
 class _Judged:
-    """The call `asked`, as it may be made, and what was decided about it."""
+    """The call `asked`, as it may be made, what was decided about it, and the past it was decided after."""
 
     asked: ToolCall
     kept: ToolCall
     mark: CallMark
+    past: Past
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """The calls of the newest message, `judged` together under a policy, for all tasks that run them (None: whoever
+    judged them was stopped). `awaited` are the ids of calls whose tasks haven't asked yet; a task that runs all of them
+    stands there as None."""
+
+    policy_hash: str
+    messages: list[BaseMessage]
+    awaited: set[str | None]
+    judged: Future[list[_Judged] | None] = field(default_factory=Future)
+
+    def serves(self, policy_hash: str, messages: Sequence[BaseMessage], only: str | None) -> bool:
+        """Whether it holds for a task. One that comes again is run anew, and its call is judged anew, unless a person
+        was asked meanwhile."""
+        if self.policy_hash != policy_hash or self.messages != list(messages):
+            return False
+        stopped = self.judged.done() and self.judged.result() is None
+        return not stopped and (only in self.awaited or self.asks())
+
+    def asks(self) -> bool:
+        """Whether a person is asked about a call."""
+        found = self.judged.result() if self.judged.done() else None
+        return any(one.mark.verdict == "ask" for one in found or ())
 
 
 Outcomes = Mapping[str, list[Settled]]
@@ -81,7 +100,7 @@ class Batches:
         self._seam = seam
         self._tools = {tool.name: tool for tool in tools}
         self._tasks: OrderedDict[tuple[int, str], tuple[object, Future[Outcomes]]] = OrderedDict()
-        self._asked: OrderedDict[str, _Asked] = OrderedDict()
+        self._batches: OrderedDict[str, _Batch] = OrderedDict()
         self._lock = Lock()
 
     async def outcome(self, task: RunningTask, call_id: str, given: Given) -> Settled | None:
@@ -90,11 +109,10 @@ class Batches:
         Raises BlockedError when the policy ends the run here, and interrupts the graph while a person is asked.
         """
         messages = task.messages or []
-        place = next((at for at in range(len(messages) - 1, -1, -1) if isinstance(messages[at], AIMessage)), -1)
-        asking = messages[place] if place >= 0 else None
-        calls = [call_of(call) for call in asking.tool_calls] if isinstance(asking, AIMessage) else []
+        place = newest_answer(messages, len(messages))
+        calls = _calls(messages[place]) if place >= 0 else []
         asked = next((call for call in calls if call.id == call_id), None)
-        if asking is None or asked is None:
+        if asked is None:
             return None
         only = call_id if task.alone else None
         outcomes = await self._shared(task.attempt, messages, place, only)
@@ -150,13 +168,15 @@ class Batches:
     async def _decided(self, messages: Sequence[BaseMessage], place: int, only: str | None) -> Outcomes:
         policy = await self._seam.checker.policy_for(self._seam.agent)
         judged = await self._once_judged(policy, messages, place, only)
-        settling = Settling(self._seam, policy, self._seam.history.before(messages, policy), messages[:place])
-        await settling.settle_all([one.kept for one in judged], [one.mark for one in judged])
+        ours = [one for one in judged if only in (None, one.asked.id)]
+        past = ours[0].past if ours else self._before(policy, messages, place)
+        settling = Settling(self._seam, policy, past, messages[:place])
+        await settling.settle_all([one.kept for one in ours], [one.mark for one in ours])
         if settling.ends_run():
             why = next(mark.why for mark in settling.marks if mark.verdict == "refuse")
             raise RunEnded(f"the policy {policy.id!r} ends the run here: {why}")
         outcomes: dict[str, list[Settled]] = {}
-        for at, (one, call, mark) in enumerate(zip(judged, settling.calls, settling.marks, strict=True)):
+        for at, (one, call, mark) in enumerate(zip(ours, settling.calls, settling.marks, strict=True)):
             row = Settled(one.asked, call, mark, settling.answers.get(at))
             outcomes.setdefault(one.asked.id or "", []).append(row)
         return outcomes
@@ -164,44 +184,80 @@ class Batches:
     async def _once_judged(
         self, policy: Policy, messages: Sequence[BaseMessage], place: int, only: str | None
     ) -> list[_Judged]:
-        """As `_judged`; what a person is asked about is not judged and recorded anew when the graph is resumed here.
+        """As `_judged`, once for all tasks that run calls of the message; and what a person is asked about is not
+        judged and recorded anew when the graph is resumed here.
 
         In another process it is: a task that is interrupted can leave nothing in the state.
         """
-        key = f"{messages[place].id} {only}"
-        known = self._asked.get(key)
-        if known is not None and known.policy_hash == policy.hash and known.messages == list(messages):
-            return known.judged
-        judged = await self._judged(policy, messages, place, only)
-        if any(one.mark.verdict == "ask" for one in judged):
-            self._asked[key] = _Asked(policy.hash, list(messages), judged)
-            if len(self._asked) > MAX_TASKS:
-                self._asked.popitem(last=False)
+        found: list[_Judged] | None = None
+        while found is None:
+            batch, mine = self._batch(policy, messages, place, only)
+            found = await (self._fulfilled(batch, policy, place) if mine else asyncio.wrap_future(batch.judged))
+        self._forget(batch, place)
+        return found
+
+    def _batch(
+        self, policy: Policy, messages: Sequence[BaseMessage], place: int, only: str | None
+    ) -> tuple[_Batch, bool]:
+        """The batch that the task belongs to, and whether the task is to judge it."""
+        key = str(messages[place].id)
+        with self._lock:
+            batch = self._batches.get(key)
+            mine = batch is None or not batch.serves(policy.hash, messages, only)
+            if batch is None or mine:
+                awaited: set[str | None] = {None} if only is None else {call.id for call in _calls(messages[place])}
+                batch = self._batches[key] = _Batch(policy.hash, list(messages), awaited)
+                batch.judged.set_running_or_notify_cancel()  # none of those who wait for it can cancel it
+                if len(self._batches) > MAX_TASKS:
+                    self._batches.popitem(last=False)
+            batch.awaited.discard(only)
+            return batch, mine
+
+    def _forget(self, batch: _Batch, place: int) -> None:
+        """Forgets `batch` when all tasks had it, unless they come again with a person's answer."""
+        key = str(batch.messages[place].id)
+        with self._lock:
+            if not batch.awaited and not batch.asks() and self._batches.get(key) is batch:
+                del self._batches[key]
+
+    async def _fulfilled(self, batch: _Batch, policy: Policy, place: int) -> list[_Judged]:
+        try:
+            judged = await self._judged(policy, batch.messages, place)
+        except BaseException:
+            batch.judged.set_result(None)
+            raise
+        batch.judged.set_result(judged)
         return judged
 
-    async def _judged(
-        self, policy: Policy, messages: Sequence[BaseMessage], place: int, only: str | None
-    ) -> list[_Judged]:
+    async def _judged(self, policy: Policy, messages: Sequence[BaseMessage], place: int) -> list[_Judged]:
         """The calls that are ours to decide, in their listed order, with what a guarded model decided about them
         already, or what is decided now."""
-        asking = messages[place]
-        assert isinstance(asking, AIMessage)  # noqa: S101  # the caller found it by that
         said = conversation(messages[:place])
         loop = Loop(self._tools, can_interrupt(), messages)
-        judging = Calls(self._seam, policy, self._seam.history.before(messages, policy), said, loop)
+        judging = Calls(self._seam, policy, self._before(policy, messages, place), said, loop)
         answered = {one.tool_call_id: one for one in messages[place:] if isinstance(one, ToolMessage)}
-        calls = [call_of(call) for call in asking.tool_calls]
+        calls = _calls(messages[place])
         found: list[_Judged] = []
         seen: set[str | None] = set()
-        for call, mark in zip(calls, marks_for(calls, asking), strict=True):
-            ours = call.name in self._tools and bool(call.id) and only in (None, call.id)
+        for call, mark in zip(calls, marks_for(calls, messages[place]), strict=True):
+            past, ours = judging.past, call.name in self._tools and bool(call.id)
             if ours and call.id not in answered:
                 if mark is None or call.id in seen:
-                    found.append(_Judged(call, *await judging.mark(call, repeated=call.id in seen)))
+                    found.append(_Judged(call, *await judging.mark(call, repeated=call.id in seen), past))
                 else:
                     judging.known(call, mark)
-                    found.append(_Judged(call, call, mark))
-            elif call.id not in answered or call_state(answered[call.id]) in (None, "withheld"):
-                judging.past = judging.past.after(automaton_for(policy), call)
+                    found.append(_Judged(call, call, mark, past))
+            elif is_made(result := answered.get(call.id or "")):
+                cost = cost_of(result) if ours and result is not None else 0.0
+                judging.known(call, mark or CallMark(call.id, call.name, "pass", "allow", risk=cost))
             seen.add(call.id)
         return found
+
+    def _before(self, policy: Policy, messages: Sequence[BaseMessage], place: int) -> Past:
+        """The past before the message at `place`, with what those calls of the run cost that left no note of it."""
+        past = self._seam.history.before(messages, policy)
+        return past if policy.tools.risk_budget is None else past.spending(unnoted(messages, place, self._tools))
+
+
+def _calls(message: BaseMessage) -> list[ToolCall]:
+    return [call_of(call) for call in message.tool_calls] if isinstance(message, AIMessage) else []

@@ -62,6 +62,11 @@ class CallMark:
         """Whether the call is not made: the policy refused it, or a person answered in its place."""
         return self.verdict == "refuse" or self.approval in ("reject", "respond")
 
+    @property
+    def cost(self) -> float:
+        """What the call takes of the run's risk budget: nothing when a person let it pass."""
+        return self.risk if self.verdict == "pass" else 0.0
+
     def as_field(self) -> Fields:
         """As it stands in a message: plain values, and no key that says nothing."""
         kept = {key: value for key, value in asdict(self).items() if value not in (None, "", 0.0, False, ())}
@@ -75,7 +80,7 @@ def digest_of(call: ToolCall) -> str:
     """The same for calls of the same name with the same arguments, in whatever order these were written."""
     try:
         said = json.dumps([call.name, json.loads(call.arguments)], sort_keys=True)
-    except ValueError:
+    except (ValueError, RecursionError):
         said = json.dumps([call.name, call.arguments, "no JSON"])
     return hashlib.sha256(said.encode()).hexdigest()[:32]
 
@@ -176,10 +181,12 @@ def _unspelled(content: Any, changed: set[str | None]) -> Any:
     ]
 
 
-def not_made(name: str, call_id: str, text: str, how: NotMade, ground: str = "") -> ToolMessage:
+def not_made(
+    name: str, call_id: str, text: str, how: NotMade, ground: str = "", *, ends_run: bool = False
+) -> ToolMessage:
     """Stands in the state where the result of a call would stand that was not made."""
     status: Literal["success", "error"] = "success" if how == "responded" else "error"
-    mark = {"call": how, "ground": ground}
+    mark = {"call": how, "ground": ground} | ({"ends_run": True} if ends_run else {})
     return ToolMessage(text, name=name, tool_call_id=call_id, status=status, response_metadata={MARK: mark})
 
 
@@ -194,3 +201,8 @@ def call_state(message: ToolMessage) -> NotMade | Literal["withheld"] | None:
 
 def refused_ground(message: ToolMessage) -> str:
     return str(message.response_metadata[MARK].get("ground", ""))
+
+
+def ended_run(message: ToolMessage) -> bool:
+    """Whether the rule by which the call was refused ends the run."""
+    return bool(message.response_metadata[MARK].get("ends_run"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from guardmw.policy.arguments import parse_arguments
-from guardmw.policy.automaton import automaton_for
+from guardmw.policy.automaton import State, automaton_for
 from guardmw.policy.outcome import RuleOutcome
 from guardmw.policy.schema import Policy
 from guardmw.types import Decision, Message, ToolCall
@@ -42,6 +42,13 @@ class Calls:
     loop: Loop | None
     marks: list[CallMark] = field(default_factory=list)
     kept_back: Decision | None = None
+    _undecided: list[str] = field(default_factory=list)
+    """The names of the calls that a person is to decide about."""
+    _certain: State = field(init=False)
+    """That of the rules when none of the undecided calls is made."""
+
+    def __post_init__(self) -> None:
+        self._certain = self.past.state
 
     async def judge(self, held: Held) -> Decision | None:
         """Decides every call in `held`; the decision by which the first one was taken out, if any was."""
@@ -52,7 +59,7 @@ class Calls:
                 continue
             repeated = self.loop is not None and call.id is not None and call.id in ids
             judged = await self._judged(call, repeated=repeated)
-            held.calls[place] = None if repeated else self._kept(judged)
+            held.calls[place] = None if repeated and judged.verdict == "refuse" else self._kept(judged)
             if held.calls[place] is None and not repeated:
                 taken_out = taken_out or judged.decision
             ids |= {call.id} if call.id else set()
@@ -67,18 +74,40 @@ class Calls:
     def known(self, call: ToolCall, mark: CallMark) -> None:
         """Counts a `call` of the same message that was decided about before."""
         if not mark.forbids:
-            risk = self.past.risk + (mark.risk if mark.verdict == "pass" else 0.0)
-            self.past = replace(self.past, risk=risk).after(automaton_for(self.policy), call)
+            self.past = self.past.spending(mark.cost)
+            self._counts(call, asked=mark.verdict == "ask" and mark.approval is None)
+
+    def _counts(self, call: ToolCall, *, asked: bool) -> None:
+        """Counts `call` for those listed after it. What a person is `asked` about may yet not be made."""
+        automaton = automaton_for(self.policy)
+        self.past = self.past.after(automaton, call)
+        if asked:
+            self._undecided.append(call.name)
+        else:
+            self._certain = automaton.step(self._certain, call, "pending")
+
+    def _ruled(self, call: ToolCall) -> RuleOutcome:
+        """What the rules say to `call`, worded as long as nobody knows whether the undecided calls are made."""
+        automaton = automaton_for(self.policy)
+        rule = automaton.decide(self.past.state, call)
+        if rule.action != "deny" or not self._undecided:
+            return rule
+        certain = automaton.decide(self._certain, call)
+        if certain.action == "deny":
+            return certain
+        others = ", ".join(repr(name) for name in dict.fromkeys(self._undecided))
+        why = f"it depends on {others}, about which a person decides first"
+        return RuleOutcome("deny", rule.rule, why, f"Call {call.name!r} again when that is decided.")
 
     async def _judged(self, call: ToolCall, *, repeated: bool) -> JudgedCall:
-        rule = REPEATED if repeated else None
-        if rule is None and self._answerable(call) and parse_arguments(call.arguments) is None:
+        rule = REPEATED if repeated else self._ruled(call)
+        if not repeated and self._answerable(call) and parse_arguments(call.arguments) is None:
             rule = MALFORMED
         judged = await self.seam.judge_call(call, self.past, self.policy, conversation=self.conversation, rule=rule)
-        if judged.verdict == "pass" and judged.kept is not None:
-            self.past = replace(self.past, risk=self.past.risk + judged.decision.verdict.risk)
+        if judged.verdict == "pass":
+            self.past = self.past.spending(judged.decision.verdict.risk)
         if judged.verdict == "pass" or (judged.verdict == "ask" and self._askable(call)):
-            self.past = self.past.after(automaton_for(self.policy), judged.kept or call)
+            self._counts(judged.kept or call, asked=judged.verdict == "ask")
         return judged
 
     def _kept(self, judged: JudgedCall) -> ToolCall | None:

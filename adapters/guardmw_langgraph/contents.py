@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from langchain_core.messages import ToolMessage
+from langchain_core.tools.base import TOOL_MESSAGE_BLOCK_TYPES
 
 from guardmw.policy.escapes import json_container
 from guardmw_langgraph.blocks import MEDIA, bare, is_media
@@ -50,7 +51,7 @@ class Reading:
 
 
 def read(value: Any) -> Reading:
-    """`value` (a text, content blocks, or anything else that LangChain makes a text of) as the model will read it."""
+    """`value`, what a message holds (a text, content blocks, or what a text is made of), as the model will read it."""
     if isinstance(value, str):
         return Reading(value, binary=_is_binary(value))
     if isinstance(value, bytes | bytearray):
@@ -60,6 +61,17 @@ def read(value: Any) -> Reading:
         text = content_text(ToolMessage(list(value), tool_call_id=""))
         return Reading(text, media, binary=_is_binary(text))
     return Reading(_stringified(value))
+
+
+def read_returned(value: Any) -> Reading:
+    """`value` as a tool returned it, before it is put into a message: a list stays a list there only when all of it are
+    blocks that LangChain knows. Of any other it makes JSON, which the model reads whole, media and all."""
+    reading = read(value)
+    if isinstance(value, str | bytes | bytearray) or not isinstance(value, Sequence):
+        return reading
+    if isinstance(value, list) and all(isinstance(one, dict) and _is_known(one) for one in value):
+        return reading
+    return Reading(_stringified(value), reading.media if all(map(_is_known, value)) else ())
 
 
 def texts_in(value: Any) -> Iterator[str]:
@@ -78,6 +90,11 @@ def texts_in(value: Any) -> Iterator[str]:
 
 def _is_block(part: Any) -> bool:
     return isinstance(part, str) or (isinstance(part, dict) and isinstance(part.get("type"), str))
+
+
+def _is_known(part: Any) -> bool:
+    """Whether `part` may stand in a list that some versions of LangChain keep, or some of its ways to run a tool."""
+    return isinstance(part, str) or (isinstance(part, dict) and part.get("type") in TOOL_MESSAGE_BLOCK_TYPES)
 
 
 def _is_binary(text: str) -> bool:

@@ -54,15 +54,18 @@ class _TooMany(Exception):
 async def without_offence(text: str, offends: Offends, marker: str) -> Kept | None:
     """`text`, which offends, without the sentences that do; None when nothing worth keeping is found to be clean.
 
-    What is returned has not been judged as a whole: the caller does that.
+    What is returned has not been judged as a whole: the caller does that. JSON that is nested too deep for Python to
+    take apart is not cut.
     """
-    document = _Document(text)
-    search = _Search(document, offends)
-    groups = list(_groups(document.pieces))
     try:
-        bad = await search.among(groups)
-    except _TooMany:
+        return await _cut(_Document(text), offends, marker)
+    except (_TooMany, RecursionError):
         return None
+
+
+async def _cut(document: _Document, offends: Offends, marker: str) -> Kept | None:
+    search = _Search(document, offends)
+    bad = await search.among(list(_groups(document.pieces)))
     if not bad or len(bad) == len(document.pieces):
         return None
     chars = sum(piece.end - piece.start for piece in bad)

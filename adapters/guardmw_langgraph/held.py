@@ -115,10 +115,10 @@ def _calls_of(merged: AIMessageChunk) -> list[ToolCall]:
 
 def canonical(arguments: str | None) -> str:
     """`arguments` as LangChain will read them (it completes JSON that breaks off), as JSON that shows every character;
-    what it can't read stays as it is."""
+    what it can't read, or only with more nesting than Python bears, stays as it is."""
     try:
         return json.dumps(parse_partial_json(arguments or "{}"), ensure_ascii=False)
-    except ValueError:
+    except (ValueError, RecursionError):
         return arguments or "{}"
 
 
@@ -136,7 +136,7 @@ def redacted(call: ToolCall, decision: Decision) -> ToolCall | None:
         return None
     try:
         return ToolCall(call.name, json.dumps(json.loads(arguments), ensure_ascii=False), call.id)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -7,16 +7,26 @@ branch they are on. What was read once is remembered per list of messages, and c
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from guardmw.policy.automaton import Automaton, Ended, State, automaton_for
 from guardmw.policy.schema import Policy
 from guardmw.types import ToolCall
-from guardmw_langgraph.callmarks import MARK, SAME_ID, CallMark, call_of, call_state, marks_of, refused_ground
+from guardmw_langgraph.callmarks import (
+    MARK,
+    SAME_ID,
+    CallMark,
+    call_of,
+    call_state,
+    ended_run,
+    marks_of,
+    refused_ground,
+)
+from guardmw_langgraph.groups import Group, answers, begins_run, first_answered, groups, newest_answer
 from guardmw_langgraph.prose import content_text
 
 RECENT_CALLS = 24
@@ -32,18 +42,27 @@ SNAPSHOT_EVERY = 64
 @dataclass(frozen=True, slots=True)
 class Past:
     """What came before a call: the state of the rules and the newest calls made in the conversation; and in the run,
-    which begins with the user's newest message, the risk of its allowed calls and how many messages were refused a
-    call, by tool and ground."""
+    which begins with the user's newest message, the risk of its allowed calls, how many messages were
+    refused a call, by tool and ground, and whether one of these refusals ends the run."""
 
     state: State
     calls: tuple[ToolCall, ...] = ()
     risk: float = 0.0
     refusals: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    ended: bool = False
 
     def after(self, automaton: Automaton, call: ToolCall, ended: Ended = "pending", result: str = "") -> Past:
         state = automaton.step(self.state, call, ended, result)
         # Not `replace`, which takes half the time of reading a conversation.
-        return Past(state, (*self.calls, call)[-RECENT_CALLS:], self.risk, self.refusals)
+        return Past(state, (*self.calls, call)[-RECENT_CALLS:], self.risk, self.refusals, self.ended)
+
+    def spending(self, risk: float) -> Past:
+        """The same after so much more of the run's risk budget is spent."""
+        return replace(self, risk=self.risk + risk) if risk else self
+
+    def run_is_over(self, limit: int) -> bool:
+        """Whether a refusal ended the run, or the same one came in `limit` messages."""
+        return self.ended or any(count >= limit for count in self.refusals.values())
 
 
 @dataclass(slots=True)
@@ -84,31 +103,30 @@ class CallHistory:
         if not messages:
             return Past(automaton.start)
         with self._lock:
-            return _fold(automaton, *self._settled(automaton, messages, policy.hash))
+            return self._read_on(automaton, messages, policy.hash)
 
     def before(self, messages: Sequence[BaseMessage], policy: Policy) -> Past:
         """The past before the newest AIMessage of `messages`, whose calls are being judged."""
-        newest = _newest(messages)
-        return self.past(messages[: max(newest, 0)], policy)
+        return self.past(messages[: max(newest_answer(messages, len(messages)), 0)], policy)
 
-    def _settled(
-        self, automaton: Automaton, messages: list[BaseMessage], policy_hash: str
-    ) -> tuple[Past, Sequence[BaseMessage]]:
-        """The past before the newest AIMessage, and the messages from there on, which may still change."""
+    def _read_on(self, automaton: Automaton, messages: list[BaseMessage], policy_hash: str) -> Past:
+        """The past after `messages`. All but the newest group, which may still change, is remembered."""
         key = (policy_hash, messages[0].id or id(messages[0]))
         read = self._read.setdefault(key, _Read())
         self._read.move_to_end(key)
         if len(self._read) > REMEMBERED:
             self._read.popitem(last=False)
-        end = max(_newest(messages), 0)
+        end = max(newest_answer(messages, len(messages)), 0)
         place, past = read.rewind(min(read.shared_with(messages), end))
+        if (first := first_answered(messages, place)) < place:
+            place, past = read.rewind(first)
         past = past or Past(automaton.start)
-        for group_end in _group_ends(messages, place, end):
-            past = _fold(automaton, past, messages[place:group_end])
-            read.messages += messages[place:group_end]
-            place = group_end
-            _snapshot(read.snapshots, place, past)
-        return past, messages[place:]
+        for group in groups(messages, place):
+            past = _fold(automaton, past, messages, group)
+            if group.end < len(messages):
+                read.messages += messages[group.start : group.end]
+                _snapshot(read.snapshots, group.end, past)
+        return past
 
 
 def _snapshot(snapshots: list[tuple[int, Past]], place: int, past: Past) -> None:
@@ -118,41 +136,23 @@ def _snapshot(snapshots: list[tuple[int, Past]], place: int, past: Past) -> None
     snapshots.append((place, past))
 
 
-def _newest(messages: Sequence[BaseMessage]) -> int:
-    """The place of the newest AIMessage, -1 without one."""
-    return next((place for place in range(len(messages) - 1, -1, -1) if isinstance(messages[place], AIMessage)), -1)
-
-
-def _group_ends(messages: Sequence[BaseMessage], start: int, end: int) -> Iterable[int]:
-    """Where the groups in ``messages[start:end]`` end: an AIMessage and what follows it until the next one."""
-    for place in range(start + 1, end):
-        if isinstance(messages[place], AIMessage):
-            yield place
-    if end > start:
-        yield end
-
-
-def _fold(automaton: Automaton, past: Past, group: Sequence[BaseMessage]) -> Past:
-    """`past` after the messages of one group: an AIMessage first, if there is one."""
-    asking = next((message for message in group if isinstance(message, AIMessage) and message.tool_calls), None)
-    if asking is not None:
-        past = _called(automaton, past, asking, _Results(group))
-    if any(isinstance(message, HumanMessage) for message in group):
-        past = replace(past, risk=0.0, refusals={})
-    return past
+def _fold(automaton: Automaton, past: Past, messages: Sequence[BaseMessage], group: Group) -> Past:
+    """`past` after the messages of `group`."""
+    for asking, found in answers(messages, group):
+        past = _called(automaton, past, asking, _Results(found))
+    return replace(past, risk=0.0, refusals={}, ended=False) if begins_run(messages, group) else past
 
 
 class _Results:
     """The results of one message's calls. Where an id was given twice, the refusal of the second call is not the result
     of the first one."""
 
-    def __init__(self, group: Sequence[BaseMessage]) -> None:
+    def __init__(self, found: Sequence[ToolMessage]) -> None:
         self._first: dict[str, ToolMessage] = {}
         self._repeated: dict[str, ToolMessage] = {}
         self._seen: set[str] = set()
-        for one in group:
-            if isinstance(one, ToolMessage):
-                (self._repeated if _repeats(one) else self._first)[one.tool_call_id] = one
+        for one in found:
+            (self._repeated if _repeats(one) else self._first)[one.tool_call_id] = one
 
     def take(self, call: ToolCall) -> ToolMessage | None:
         """The result of `call`; ask for them in the listed order of the calls."""
@@ -170,24 +170,25 @@ def _called(automaton: Automaton, past: Past, asking: AIMessage, results: _Resul
     """`past` after the calls of `asking`, in their listed order."""
     marks = {mark.id: mark for mark in marks_of(asking)}
     refused: set[tuple[str, str]] = set()
-    risk = past.risk
+    risk, ended = past.risk, past.ended
     for call in map(call_of, asking.tool_calls):
         result = results.take(call)
         how = call_state(result) if result is not None else None
         if result is not None and how not in (None, "withheld"):
             if how == "refused":
                 refused.add((call.name, refused_ground(result)))
+                ended = ended or ended_run(result)
             continue
         risk += _risk(marks.get(call.id), result)
         past = _made(automaton, past, call, result)
     counted = {**past.refusals, **{key: past.refusals.get(key, 0) + 1 for key in refused}} if refused else past.refusals
-    return Past(past.state, past.calls, risk, counted)
+    return Past(past.state, past.calls, risk, counted, ended)
 
 
 def _risk(mark: CallMark | None, result: ToolMessage | None) -> float:
-    """What a call took of the run's risk budget: nothing when a person let it pass."""
+    """What a call took of the run's risk budget."""
     if mark is not None:
-        return mark.risk if mark.verdict == "pass" else 0.0
+        return mark.cost
     noted = result.response_metadata.get(MARK) if result is not None else None
     risk = noted.get("risk", 0.0) if isinstance(noted, dict) else 0.0
     return float(risk) if isinstance(risk, int | float) else 0.0

@@ -23,12 +23,12 @@ from guardmw.guard.base import Guard
 from guardmw.telemetry.metrics import stream_bypassed
 from guardmw.traces.record import Recorder
 from guardmw_langgraph import sync
-from guardmw_langgraph.admit import admit
+from guardmw_langgraph.admit import admit, messages_in
 from guardmw_langgraph.callmarks import MARK
 from guardmw_langgraph.rejected import refused_tool
 from guardmw_langgraph.request import guarded_request
 from guardmw_langgraph.seam import PolicySource, Seam, blocked_text, ends_run
-from guardmw_langgraph.settle import settled
+from guardmw_langgraph.settle import ended, settled
 from guardmw_langgraph.watched import ajudged_request, judged_request
 
 Update = dict[str, Any] | None
@@ -55,7 +55,8 @@ class GuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     that name for the policy's tool rules.
 
     Put it last in the list of middleware: then it sees every model that the others choose. Further out it guards
-    those too, but an answer that an inner middleware gives without asking the model raises UnguardedError.
+    those too, but an answer that an inner middleware gives without asking the model raises UnguardedError. A call that
+    one rewrites is judged again as it runs; a tool that one puts in the place of another runs unjudged.
     """
 
     def __init__(
@@ -107,6 +108,8 @@ class GuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> ModelResponse[Any]:
+        if (closing := sync.run(ended(self.seam, messages_in(request.state)))) is not None:
+            return ModelResponse(result=[closing])
         request = sync.run(self._offering(request))
         try:
             response = handler(guarded_request(request, self.seam))
@@ -117,6 +120,8 @@ class GuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> ModelResponse[Any]:
+        if (closing := await ended(self.seam, messages_in(request.state))) is not None:
+            return ModelResponse(result=[closing])
         request = await self._offering(request)
         try:
             response = await handler(guarded_request(request, self.seam))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
 from typing import Any, Final
 
-from langchain_core.messages import BaseMessage, ToolMessage, convert_to_messages
+from langchain_core.messages import BaseMessage, ToolMessage
 from langchain_core.tools import ToolException
 from langgraph.types import Command, Send
 
@@ -14,11 +15,12 @@ from guardmw.policy.outcome import RuleOutcome
 from guardmw.policy.schema import Policy
 from guardmw.types import Check, Decision, Message, Origin, ToolCall
 from guardmw_langgraph.callmarks import MARK
-from guardmw_langgraph.contents import Reading, read
+from guardmw_langgraph.contents import Reading, read, read_returned
 from guardmw_langgraph.cutting import without_offence
 from guardmw_langgraph.internals import running_task
 from guardmw_langgraph.screen import conversation
 from guardmw_langgraph.seam import Seam
+from guardmw_langgraph.updates import as_message, has_messages, is_entry, may_be_messages, update_of
 from guardmw_langgraph.windowed import judged
 
 _BESIDE: Final = ("additional_kwargs", "invalid_tool_calls", "tool_calls")
@@ -35,12 +37,13 @@ def refusal(what: str, policy: str, why: str, instead: str = "") -> str:
 class Results:
     """Judges all that one run of a tool gives back; what was let pass is not judged twice.
 
-    `ours` says that the tool is a guarded one, whose marks on messages count. A text that may not be read is replaced
-    as the policy says under ``tools.results``.
+    `ours` says that the tool is a guarded one, whose marks on messages count; `risk` is what the call takes of the
+    run's risk budget, to be noted in the message that answers it. A text that may not be read is replaced as the policy
+    says under ``tools.results``.
     """
 
-    def __init__(self, seam: Seam, call: ToolCall, *, ours: bool = False) -> None:
-        self.seam, self.call = seam, call
+    def __init__(self, seam: Seam, call: ToolCall, *, ours: bool = False, risk: float | None = None) -> None:
+        self.seam, self.call, self._risk = seam, call, risk
         self._ours, self._said = ours, _said()
         self._failed = False
         self._passed: dict[str, bool] = {}  # the texts that may be read, and whether they say only what was withheld
@@ -84,21 +87,31 @@ class Results:
             return message
         if read(message.content).text in self._passed:
             return self.marked(message)
-        shown = await self._value(message.content, "error" if message.status == "error" else "result")
+        shown = await self._value(message.content, "error" if message.status == "error" else "result", read)
         if shown is not message.content:
             message = message.model_copy(update={"content": shown, "artifact": None, "additional_kwargs": {}})
         return self.marked(message)
 
     def marked(self, message: ToolMessage) -> ToolMessage:
-        """`message`, and whether nothing of what the tool said was let pass: then it taints nothing."""
+        """`message`, and what can be read from it later: what the call took of the run's risk budget, and whether
+        nothing of what the tool said was let pass: then it taints nothing."""
         failed = self._failed or message.status == "error"
-        text = read(message.content).text
+        withheld = self._withholds(read(message.content).text)
+        mark = {**message.response_metadata.get(MARK, {})}
+        if self._risk is not None and message.tool_call_id == self.call.id:
+            mark["risk"] = self._risk
+        if withheld:
+            mark |= {"call": "withheld"} | ({"failed": True} if failed else {})
+        metadata = {**message.response_metadata, **({MARK: mark} if mark else {})}
+        status = "error" if failed or withheld else message.status
+        if (status, metadata) == (message.status, message.response_metadata):
+            return message
+        return message.model_copy(update={"status": status, "response_metadata": metadata})
+
+    def _withholds(self, text: str) -> bool:
+        """Whether `text` says only that what the tool returned or raised was withheld."""
         repeats = bool(self._error) and (self._error in text or repr(self._error)[1:-1] in text)
-        if not (repeats or self._passed.get(text)):
-            return message.model_copy(update={"status": "error"}) if failed else message
-        mark = {**message.response_metadata.get(MARK, {}), "call": "withheld"} | ({"failed": True} if failed else {})
-        metadata = {**message.response_metadata, MARK: mark}
-        return message.model_copy(update={"status": "error", "response_metadata": metadata})
+        return repeats or self._passed.get(text, False)
 
     async def _command(self, command: Command[Any]) -> Command[Any]:
         goto: Any = command.goto
@@ -106,7 +119,7 @@ class Results:
             goto = await self._sent(goto)
         elif isinstance(goto, list | tuple):
             goto = type(goto)([await self._sent(each) for each in goto])
-        return replace(command, update=await self._update(command.update), goto=goto)
+        return replace(command, update=await self._update(update_of(command)), goto=goto)
 
     async def _sent(self, each: Any) -> Any:
         """`each` place that a Command goes to, with what it sends there judged."""
@@ -120,14 +133,15 @@ class Results:
         """`update` of a state, in any form that LangGraph takes, with its messages judged."""
         if isinstance(update, dict):
             return dict([await self._entry(one) for one in update.items()])
-        if isinstance(update, list | tuple) and update and all(map(_is_entry, update)):
-            return [await self._entry(one) for one in update]
-        return await self._messages(update) if isinstance(update, list | BaseMessage) else update
+        if isinstance(update, list | tuple) and update and all(map(is_entry, update)):
+            entries = [await self._entry(one) for one in update]
+            return entries if isinstance(update, list) else tuple(entries)
+        return await self._messages(update) if may_be_messages(update) else update
 
     async def _entry(self, entry: tuple[Any, Any]) -> Any:
         """A key of the state and its value, with what messages there are judged."""
         key, value = entry
-        if key == "messages" or _has_messages(value):
+        if key == "messages" or has_messages(value):
             return key, await self._messages(value)
         return entry
 
@@ -135,14 +149,14 @@ class Results:
         """`messages`, one or several, in any form that LangGraph takes, judged."""
         if isinstance(messages, list):
             return [await self._one(each) for each in messages]
-        if isinstance(messages, tuple) and _as_message(messages) is None:
+        if isinstance(messages, tuple) and as_message(messages) is None:
             return tuple([await self._one(each) for each in messages])
         one = None if messages is None else await self._one(messages)
         return messages if one is messages else [one]
 
     async def _one(self, written: Any) -> Any:
         """A message as somebody wrote it: itself when it may be read as it is."""
-        message = _as_message(written)
+        message = as_message(written)
         if isinstance(message, ToolMessage):
             return await self._message(message)
         if message is None:  # a reducer of its own may take it, so it is judged as what it is
@@ -161,17 +175,17 @@ class Results:
         return message.model_copy(update={"content": said, **{key: type(beside[key])() for key in beside}})
 
     async def _unjudged(self, value: Any) -> Any:
-        return value if read(value).text in self._passed else await self._value(value, "result")
+        return value if read(value).text in self._passed else await self._value(value, "result", read)
 
-    async def _value(self, value: Any, origin: Origin) -> Any:
-        """`value` when it may be read as it is, else what is read in its place."""
-        reading = read(value)
+    async def _value(self, value: Any, origin: Origin, reader: Callable[[Any], Reading] = read_returned) -> Any:
+        """`value`, which the model will read as `reader` does, when it may, else what is read in its place."""
+        reading = reader(value)
         if not reading.text and not reading.media:
             return value
         policy = await self.seam.checker.policy_for(self.seam.agent)
         limited = _limited(reading, policy) if policy.mode == "enforce" else reading
         shown, withheld = await self._shown(limited, policy, origin)
-        self._passed[read(shown).text] = withheld
+        self._passed[reader(shown).text] = withheld
         return value if shown == limited.content(limited.text) and limited is reading else shown
 
     async def _shown(self, reading: Reading, policy: Policy, origin: Origin) -> tuple[Any, bool]:
@@ -249,25 +263,6 @@ def _too_much(reading: Reading, policy: Policy) -> RuleOutcome | None:
 def _ground(decision: Decision) -> str:
     found = max(decision.verdict.findings, key=lambda finding: finding.probability, default=None)
     return found.category if found is not None else str(decision.verdict.error)
-
-
-def _has_messages(value: Any) -> bool:
-    return any(isinstance(one, BaseMessage) for one in (value if isinstance(value, list | tuple) else [value]))
-
-
-def _is_entry(item: Any) -> bool:
-    """Whether `item` is a key of the state and its value: in an update, every pair that begins with a text is one."""
-    return isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)
-
-
-def _as_message(written: Any) -> BaseMessage | None:
-    """`written`, a message in any form, as the message it will become; None when it can't become one."""
-    if isinstance(written, BaseMessage):
-        return written
-    try:
-        return convert_to_messages([written])[0]
-    except (ValueError, NotImplementedError, KeyError, TypeError):
-        return None
 
 
 def _text_of(error: Exception) -> str:

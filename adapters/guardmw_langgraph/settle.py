@@ -22,6 +22,7 @@ from guardmw_langgraph.seam import Seam
 CHANGED_POLICY = "the policy changed meanwhile and wants a person's approval for it now"
 UNASKED = "it needs a person's approval, and nobody was asked about it as it is now"
 ENDED = "the run was ended before it"
+REFUSED_BEFORE = "the run is over: what the policy refused in it ends it"
 
 
 @dataclass(slots=True)
@@ -39,6 +40,11 @@ class Settling:
 
     async def settle_all(self, calls: Sequence[ToolCall], marks: Sequence[CallMark]) -> None:
         """Decides what becomes of every call, in order, after asking about all those that a person is to decide."""
+        if _is_over(self.past, self.policy):
+            for call, mark in zip(calls, marks, strict=True):
+                ended = replace(mark, verdict="refuse", why=REFUSED_BEFORE, ends_run=True)
+                self._refuse(ToolCall(call.name, "{}", call.id), ended)
+            return
         said = _asked(calls, marks)
         for place, (call, mark) in enumerate(zip(calls, marks, strict=True)):
             await self._settle(call, mark, said.get(place))
@@ -69,7 +75,7 @@ class Settling:
             call, mark = judged.kept, replace(fresh, approval=mark.approval)
         self.calls.append(call)
         self.marks.append(mark)
-        self.past = self.past.after(automaton_for(self.policy), call)
+        self.past = self.past.spending(mark.cost).after(automaton_for(self.policy), call)
 
     def _decline(self, call: ToolCall, mark: CallMark, said: Answered) -> None:
         """A person rejected `call`, or answered in the tool's place."""
@@ -157,5 +163,23 @@ def _update(settling: Settling, message: AIMessage) -> dict[str, Any]:
     policy = settling.policy
     mark = {**message.response_metadata.get(MARK, {}), "action": "block"}
     mark.pop("calls", None)
-    closing = AIMessage(policy.messages.blocked, response_metadata={"finish_reason": "content_filter", MARK: mark})
-    return {"messages": [changed, *settling.answers.values(), closing], "jump_to": "end"}
+    return {"messages": [changed, *settling.answers.values(), closing(policy, mark)], "jump_to": "end"}
+
+
+def closing(policy: Policy, mark: dict[str, Any]) -> AIMessage:
+    """The answer that ends a run, with `mark`."""
+    return AIMessage(policy.messages.blocked, response_metadata={"finish_reason": "content_filter", MARK: mark})
+
+
+async def ended(seam: Seam, messages: Sequence[BaseMessage]) -> AIMessage | None:
+    """The answer that ends the run instead of another one of the model, where calls refused just before they ran end
+    it; None when it may go on."""
+    agent = seam.agent
+    policy = await seam.checker.policy_for(agent)
+    if not _is_over(seam.history.past(messages, policy), policy):
+        return None
+    return closing(policy, {**seam.mark(policy, agent, None, altered=True), "action": "block"})
+
+
+def _is_over(past: Past, policy: Policy) -> bool:
+    return policy.mode == "enforce" and past.run_is_over(policy.limits.refusals)

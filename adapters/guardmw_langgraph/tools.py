@@ -12,35 +12,35 @@ from typing import Any
 from langchain_core.messages import ToolMessage
 from langchain_core.tools import BaseTool
 from langchain_core.tools import tool as as_tool
+from pydantic_core import to_jsonable_python
 
 from guardmw.guard.base import Guard
+from guardmw.policy.outcome import RuleOutcome
 from guardmw.policy.schema import Policy
 from guardmw.traces.record import Recorder
 from guardmw.types import ToolCall
 from guardmw_langgraph import sync
+from guardmw_langgraph.admit import late_refusal
 from guardmw_langgraph.batch import Batches, Settled
-from guardmw_langgraph.callmarks import MARK, not_made
 from guardmw_langgraph.internals import running_task
 from guardmw_langgraph.rejected import refused_tool
-from guardmw_langgraph.results import Results, refusal
+from guardmw_langgraph.results import Results
 from guardmw_langgraph.seam import PolicySource, Seam
-from guardmw_langgraph.watched import arun_watched, run_watched, shaped
+from guardmw_langgraph.watched import NOT_ARGUMENTS, arun_watched, run_watched, shaped
 from guardmw_langgraph.watched import is_guarded as is_guarded
 
-_NOT_ARGUMENTS = frozenset({"config", "run_manager", "runtime"})
+NO_MESSAGES = RuleOutcome(
+    "deny", "no-messages", "the order of calls can't be known: the graph's state keeps no `messages`"
+)
+NO_CALL = RuleOutcome(
+    "deny", "no-call", "the order of calls can't be known: the newest message of a graph's state holds no such call",
+    "Call the tool with the whole tool call, from a message that is in the state.",
+)  # fmt: skip
+"""What a call is refused by that can't be found among others, where the policy minds their order."""
 
-NO_MESSAGES = "the order of calls can't be known: the graph's state keeps no `messages`"
+_running: ContextVar[Results | None] = ContextVar("guardmw_running", default=None)
+"""What judges the results of the guarded tool that is running, whose call was decided about."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Running:
-    """One run of a guarded tool; `settled` when its call was decided with the others of its message."""
-
-    settled: Settled | None
-    results: Results
-
-
-_running: ContextVar[_Running | None] = ContextVar("guardmw_running", default=None)
 _inside: ContextVar[int | None] = ContextVar("guardmw_tool", default=None)
 """The tool whose call is being guarded: the async way of a tool often ends in its sync one."""
 
@@ -75,41 +75,46 @@ class _Guarding:
     seam: Seam
     batches: Batches
 
-    async def settled(self, tool: BaseTool, tool_input: Any, call_id: str | None) -> Settled | ToolMessage | None:
-        """What becomes of the call with that id in the message of the graph that is running, when it is made with
-        `tool_input`, or what stands in the place of its result; None when there is no such message."""
+    async def settled(self, tool: BaseTool, tool_input: Any, call_id: str | None) -> Settled | ToolMessage:
+        """What becomes of the call when it is made with `tool_input`, or what stands in the place of its result: the
+        call with that id in the message of the graph that is running, else one for itself."""
         refused = await refused_tool(self.seam, tool, call_id or "")
-        task = running_task()
-        if refused is not None or task is None or not call_id:
+        if refused is not None:
             return refused
+        task, found = running_task(), None
+        if task is not None and call_id:
+            found = await self.batches.outcome(task, call_id, functools.partial(_given, tool, tool_input))
+        if found is None:
+            rule = NO_MESSAGES if task is not None and task.messages is None else NO_CALL
+            found = await self._alone(_handed(tool, tool_input, call_id), rule)
+        return found if found.answer is None else found.answer
+
+    async def _alone(self, call: ToolCall, rule: RuleOutcome) -> Settled:
+        """What becomes of a `call` without a history. Where the policy minds the order of calls, `rule` refuses it."""
         policy = await self.seam.checker.policy_for(self.seam.agent)
-        if task.messages is None and _minds_order(policy):
-            text = refusal(f"{tool.name!r} was not called", policy.id, NO_MESSAGES)
-            return not_made(tool.name, call_id, text, "refused", "no-messages")
-        settled = await self.batches.outcome(task, call_id, functools.partial(_given, tool, tool_input))
-        return settled if settled is None or settled.answer is None else settled.answer
+        past = self.seam.history.past([], policy)
+        judged = await self.seam.judge_call(call, past, policy, rule=rule if _minds_order(policy) else None)
+        mark = judged.mark(policy)
+        if judged.kept is None or judged.verdict != "pass":
+            return Settled(call, call, mark, late_refusal(judged, policy, judged.decision.why))
+        return Settled(call, judged.kept, mark)
 
     async def admitted(
         self, tool: BaseTool, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[dict[str, Any], str]:
-        """The arguments the tool may run with, or what to say instead of running it."""
+    ) -> tuple[Results, dict[str, Any], str]:
+        """What judges the results of the tool, and the arguments it may run with, or what to say instead."""
         running = _running.get()
-        if running is not None and running.settled is not None:
-            return kwargs, ""
-        call = _call(tool, args, kwargs)
-        policy = await self.seam.checker.policy_for(self.seam.agent)
-        judged = await self.seam.judge_call(call, self.seam.history.past([], policy), policy)
-        if judged.kept is None or judged.verdict != "pass":
-            what = f"{call.name!r} was not called"
-            return kwargs, refusal(what, policy.id, judged.decision.why, judged.instead)
-        return kwargs if judged.kept == call else {**kwargs, **json.loads(judged.kept.arguments)}, ""
+        if running is not None:
+            return running, kwargs, ""
+        given = {**kwargs, "input": args[0] if len(args) == 1 else list(args)} if args else kwargs
+        settled = await self._alone(_handed(tool, given, None), NO_CALL)
+        refused = "" if settled.answer is None else str(settled.answer.content)
+        return self.results(settled), _input(tool, settled, kwargs), refused
 
-    def results(self, call: ToolCall) -> Results:
-        """What judges the results of `call`: those of the run it belongs to."""
-        running = _running.get()
-        results = Results(self.seam, call) if running is None else running.results
-        results.call = call
-        return results
+    def results(self, settled: Settled) -> Results:
+        """What judges the results of the call as it is made."""
+        risk = 0.0 if settled.mark.approval else settled.mark.risk
+        return Results(self.seam, settled.call, risk=risk)
 
 
 def _minds_order(policy: Policy) -> bool:
@@ -138,10 +143,10 @@ def _settled_arun(cls: type[BaseTool], guarding: _Guarding) -> Callable[..., Awa
         settled = await guarding.settled(self, tool_input, kwargs.get("tool_call_id"))
         if isinstance(settled, ToolMessage):
             return _unmade(settled, kwargs)
-        running = _Running(settled, Results(guarding.seam, ToolCall(self.name)))
-        token = _running.set(running)
+        results = guarding.results(settled)
+        token = _running.set(results)
         try:
-            return _noted(running, await cls.arun(self, _input(self, settled, tool_input), *args, **kwargs))
+            return _noted(results, await cls.arun(self, _input(self, settled, tool_input), *args, **kwargs))
         finally:
             _running.reset(token)
 
@@ -154,10 +159,10 @@ def _settled_run(cls: type[BaseTool], guarding: _Guarding) -> Callable[..., Any]
         settled = sync.run(guarding.settled(self, tool_input, kwargs.get("tool_call_id")))
         if isinstance(settled, ToolMessage):
             return _unmade(settled, kwargs)
-        running = _Running(settled, Results(guarding.seam, ToolCall(self.name)))
-        token = _running.set(running)
+        results = guarding.results(settled)
+        token = _running.set(results)
         try:
-            return _noted(running, cls.run(self, _input(self, settled, tool_input), *args, **kwargs))
+            return _noted(results, cls.run(self, _input(self, settled, tool_input), *args, **kwargs))
         finally:
             _running.reset(token)
 
@@ -172,12 +177,31 @@ def _given(tool: BaseTool, tool_input: Any, asked: ToolCall) -> ToolCall:
         shown, injected = _names(tool)
         given = {name: value for name, value in given.items() if name in shown or name in written}
         given |= {name: value for name, value in written.items() if name in injected}
-    return ToolCall(tool.name, json.dumps(given, ensure_ascii=False, default=str), asked.id)
+    return _call(tool, given, asked.id)
 
 
-def _input(tool: BaseTool, settled: Settled | None, tool_input: Any) -> Any:
+def _handed(tool: BaseTool, tool_input: Any, call_id: str | None) -> ToolCall:
+    """The call of `tool` by somebody who gives it `tool_input`, without what is injected."""
+    _, injected = _names(tool)
+    given = tool_input if isinstance(tool_input, dict) else {"input": tool_input}
+    return _call(tool, {name: value for name, value in given.items() if name not in injected}, call_id)
+
+
+def _call(tool: BaseTool, given: dict[str, Any], call_id: str | None) -> ToolCall:
+    return ToolCall(tool.name, json.dumps(given, ensure_ascii=False, default=_plain), call_id)
+
+
+def _plain(value: Any) -> Any:
+    """`value`, an object that is no JSON, as a model would have written it; what none can write as its text."""
+    try:
+        return to_jsonable_python(value)
+    except ValueError:
+        return str(value)
+
+
+def _input(tool: BaseTool, settled: Settled, tool_input: Any) -> Any:
     """`tool_input` with the arguments the call is made with, and whatever was injected: no model can write that."""
-    if settled is None or settled.call == settled.asked:
+    if settled.call == settled.asked:
         return tool_input
     before, made = json.loads(settled.asked.arguments), json.loads(settled.call.arguments)
     if not isinstance(tool_input, dict):
@@ -192,18 +216,17 @@ def _names(tool: BaseTool) -> tuple[set[str], set[str]]:
     schema = tool.tool_call_schema
     shown = set(schema.model_fields) if hasattr(schema, "model_fields") else set(tool.args)
     whole = set() if isinstance(tool.args_schema, dict) else set(getattr(tool.get_input_schema(), "model_fields", ()))
-    return shown, (whole | _NOT_ARGUMENTS) - shown
+    return shown, (whole | NOT_ARGUMENTS) - shown
 
 
 def _guarded_arun(cls: type[BaseTool], guarding: _Guarding) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(cls._arun)
     async def _arun(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
-        arguments, refused = await guarding.admitted(self, args, kwargs)
+        results, arguments, refused = await guarding.admitted(self, args, kwargs)
         if refused:
             return shaped(self, refused)
         token = _inside.set(id(self))
         try:
-            results = guarding.results(_call(self, args, arguments))
             return await arun_watched(self, results, functools.partial(cls._arun, self, *args), arguments)
         finally:
             _inside.reset(token)
@@ -216,10 +239,9 @@ def _guarded_run(cls: type[BaseTool], guarding: _Guarding) -> Callable[..., Any]
     def _run(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
         if _inside.get() == id(self):
             return cls._run(self, *args, **kwargs)
-        arguments, refused = sync.run(guarding.admitted(self, args, kwargs))
+        results, arguments, refused = sync.run(guarding.admitted(self, args, kwargs))
         if refused:
             return shaped(self, refused)
-        results = guarding.results(_call(self, args, arguments))
         return run_watched(self, results, functools.partial(cls._run, self, *args), arguments)
 
     return _run
@@ -230,22 +252,6 @@ def _unmade(answer: ToolMessage, kwargs: Any) -> Any:
     return answer if kwargs.get("tool_call_id") else answer.content
 
 
-def _noted(running: _Running, result: Any) -> Any:
-    """`result` with what was withheld of it, and what the call took of the run's risk budget, so that both can be
-    read from the state."""
-    if not isinstance(result, ToolMessage):
-        return result
-    result, settled = running.results.marked(result), running.settled
-    if settled is None:
-        return result
-    mark = {**result.response_metadata.get(MARK, {}), "risk": 0.0 if settled.mark.approval else settled.mark.risk}
-    return result.model_copy(update={"response_metadata": {**result.response_metadata, MARK: mark}})
-
-
-def _call(tool: BaseTool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ToolCall:
-    """The call as a guard sees it: what the model wrote, without what LangGraph injects."""
-    shown, _ = _names(tool)
-    arguments = {name: value for name, value in kwargs.items() if name in shown and name not in _NOT_ARGUMENTS}
-    if args:
-        arguments["input"] = args[0] if len(args) == 1 else list(args)
-    return ToolCall(tool.name, json.dumps(arguments, ensure_ascii=False, default=str))
+def _noted(results: Results, result: Any) -> Any:
+    """`result` with what the history needs to know of it, where LangChain made a message of it after it was judged."""
+    return results.marked(result) if isinstance(result, ToolMessage) else result

@@ -1,4 +1,7 @@
-"""A tool that judges what it returns, raises and writes, before LangChain's callbacks or anybody else hears of it."""
+"""A tool that judges what it returns, raises and writes, before LangChain's callbacks or anybody else hears of it.
+
+Before it runs, it looks whether it is given what was admitted: a middleware inside the guard's may have changed that.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,55 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 from langchain.agents.middleware import ToolCallRequest
+from langchain_core.messages import ToolCall, ToolMessage
 from langchain_core.tools import BaseTool, ToolException
 
 from guardmw.errors import BlockedError
 from guardmw_langgraph import sync
-from guardmw_langgraph.held import call_of
+from guardmw_langgraph.admit import admit
+from guardmw_langgraph.callmarks import call_of
 from guardmw_langgraph.internals import bubbles_up
 from guardmw_langgraph.results import Results
 from guardmw_langgraph.seam import Seam
 from guardmw_langgraph.written import Writers
 
-_current: ContextVar[Results | None] = ContextVar("guardmw_results", default=None)
+NOT_ARGUMENTS: Final = frozenset({"config", "run_manager", "runtime"})
+"""What LangChain gives a tool beside its arguments."""
+
+
+@dataclass(slots=True)
+class _Watch:
+    """A call that is being made: as it was admitted, what judges its results, and the refusal of what it was changed
+    into since."""
+
+    admitted: ToolCallRequest
+    results: Results
+    refused: ToolMessage | None = None
+
+    def changed(self, tool: BaseTool, tool_input: Any) -> ToolCall | None:
+        """The call that `tool` makes with `tool_input`, if it isn't the one that was admitted."""
+        call = self.admitted.tool_call
+        written, given = _arguments(tool, call["args"], tool_input)
+        if (call["name"], written) == (tool.name, given):
+            return None
+        return {**call, "name": tool.name, "args": given}
+
+    async def judged(self, call: ToolCall, tool_input: Any) -> Any:
+        """What the tool runs with, now that its call was changed to `call`; or what stands in the place of a result."""
+        late = await admit(self.results.seam, self.admitted.override(tool_call=call))
+        if isinstance(late, ToolMessage):
+            self.refused = late
+            return late
+        made = late.tool_call
+        self.results.call = call_of(made)
+        return tool_input if made["args"] == call["args"] else {**tool_input, **made["args"]}
+
+
+_current: ContextVar[_Watch | None] = ContextVar("guardmw_watch", default=None)
 _inside: ContextVar[int | None] = ContextVar("guardmw_watched", default=None)
 """The tool that is being watched: the async way of a tool often ends in its sync one."""
 
@@ -112,15 +150,15 @@ def shaped(tool: BaseTool, content: Any) -> Any:
 async def ajudged_request(
     seam: Seam, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]]
 ) -> Any:
-    """What `handler` makes of `request`, as the agent may see it; its tool is watched while it runs."""
-    results = _results(seam, request)
-    token = _current.set(results)
+    """What `handler` makes of the admitted `request`, as the agent may see it; its tool is watched while it runs."""
+    watch = _watch(seam, request)
+    token = _current.set(watch)
     try:
         result = await handler(_watching(request))
     except Exception as error:
-        safe = error if _passes(error) else await results.error(error)
+        safe = error if _passes(error) else await watch.results.error(error)
     else:
-        return await results.judged(result)
+        return result if _is_refusal(result, watch) else await watch.results.judged(result)
     finally:
         _current.reset(token)
     raise safe
@@ -128,56 +166,111 @@ async def ajudged_request(
 
 def judged_request(seam: Seam, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
     """As `ajudged_request`, for a thread in which no event loop runs."""
-    results = _results(seam, request)
-    token = _current.set(results)
+    watch = _watch(seam, request)
+    token = _current.set(watch)
     try:
         result = handler(_watching(request))
     except Exception as error:
-        safe = error if _passes(error) else sync.run(results.error(error))
+        safe = error if _passes(error) else sync.run(watch.results.error(error))
     else:
-        return sync.run(results.judged(result))
+        return result if _is_refusal(result, watch) else sync.run(watch.results.judged(result))
     finally:
         _current.reset(token)
     raise safe
 
 
-def _results(seam: Seam, request: ToolCallRequest) -> Results:
-    return Results(seam, call_of(request.tool_call), ours=is_guarded(request.tool))
+def _watch(seam: Seam, request: ToolCallRequest) -> _Watch:
+    return _Watch(request, Results(seam, call_of(request.tool_call), ours=is_guarded(request.tool)))
+
+
+def _is_refusal(result: Any, watch: _Watch) -> bool:
+    return watch.refused is not None and bool(result == watch.refused)
+
+
+def _arguments(tool: BaseTool, written: dict[str, Any], tool_input: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments that were `written` and those in `tool_input`, both without what LangGraph injects."""
+    given = tool_input if isinstance(tool_input, dict) else {"input": tool_input}
+    if given == written:
+        return written, given
+    shown = set(tool.args)
+    whole = set() if isinstance(tool.args_schema, dict) else set(getattr(tool.get_input_schema(), "model_fields", ()))
+    injected = (whole | NOT_ARGUMENTS) - shown
+    written = {name: value for name, value in written.items() if name not in injected}
+    return written, {
+        name: value for name, value in given.items() if name in written or (name in shown and name not in injected)
+    }
 
 
 def _watching(request: ToolCallRequest) -> ToolCallRequest:
-    """`request` with a copy of its tool that is watched; a guarded one watches itself."""
-    tool = request.tool
-    if tool is None or is_guarded(tool):
+    """`request` with a copy of its tool that is watched."""
+    if request.tool is None:
         return request
-    copy = tool.model_copy()
-    object.__setattr__(copy, "__class__", _watched_class(type(tool)))
+    copy = request.tool.model_copy()
+    object.__setattr__(copy, "__class__", _watched_class(type(copy)))
     return request.override(tool=copy)
 
 
 @functools.lru_cache(maxsize=256)
 def _watched_class(cls: type[BaseTool]) -> type[BaseTool]:
+    """A class of tools that look at what they are given, and judge what they do; guarded ones do that themselves."""
+    members = {
+        "arun": _watched_arun(cls),
+        "run": _watched_run(cls),
+        "__module__": cls.__module__,
+        "__doc__": cls.__doc__,
+    }
+    if not getattr(cls, "_guardmw_guarded", False):
+        members |= {"_arun": _judging_arun(cls), "_run": _judging_run(cls)}
+    return type(cls.__name__, (cls,), members)
+
+
+def _watched_arun(cls: type[BaseTool]) -> Callable[..., Awaitable[Any]]:
+    @functools.wraps(cls.arun)
+    async def arun(self: BaseTool, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
+        watch = _current.get()
+        if watch is not None and (changed := watch.changed(self, tool_input)) is not None:
+            tool_input = await watch.judged(changed, tool_input)
+        return tool_input if isinstance(tool_input, ToolMessage) else await cls.arun(self, tool_input, *args, **kwargs)
+
+    return arun
+
+
+def _watched_run(cls: type[BaseTool]) -> Callable[..., Any]:
+    @functools.wraps(cls.run)
+    def run(self: BaseTool, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
+        watch = _current.get()
+        if watch is not None and (changed := watch.changed(self, tool_input)) is not None:
+            tool_input = sync.run(watch.judged(changed, tool_input))
+        return tool_input if isinstance(tool_input, ToolMessage) else cls.run(self, tool_input, *args, **kwargs)
+
+    return run
+
+
+def _judging_arun(cls: type[BaseTool]) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(cls._arun)
     async def _arun(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
-        results = _current.get()
-        if results is None or _inside.get() == id(self):
+        watch = _current.get()
+        if watch is None or _inside.get() == id(self):
             return await cls._arun(self, *args, **kwargs)
         token = _inside.set(id(self))
         try:
-            return await arun_watched(self, results, functools.partial(cls._arun, self, *args), kwargs)
+            return await arun_watched(self, watch.results, functools.partial(cls._arun, self, *args), kwargs)
         finally:
             _inside.reset(token)
 
+    return _arun
+
+
+def _judging_run(cls: type[BaseTool]) -> Callable[..., Any]:
     @functools.wraps(cls._run)
     def _run(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
-        results = _current.get()
-        if results is None or _inside.get() == id(self):
+        watch = _current.get()
+        if watch is None or _inside.get() == id(self):
             return cls._run(self, *args, **kwargs)
         token = _inside.set(id(self))
         try:
-            return run_watched(self, results, functools.partial(cls._run, self, *args), kwargs)
+            return run_watched(self, watch.results, functools.partial(cls._run, self, *args), kwargs)
         finally:
             _inside.reset(token)
 
-    members = {"_arun": _arun, "_run": _run, "__module__": cls.__module__, "__doc__": cls.__doc__}
-    return type(cls.__name__, (cls,), members)
+    return _run
