@@ -51,7 +51,7 @@ def embedded(
     limit: Annotated[int, typer.Option(min=1, help="Rows taken from each source.")] = 4000,
     false_positives: Annotated[
         float, typer.Option(min=0.0, max=0.5, help="Share of harmless texts that may reach probability 0.5 on dev.")
-    ] = 0.02,
+    ] = 0.025,
     max_bad_share: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Refuse to run when more of the data than this can't be used.")
     ] = 0.01,

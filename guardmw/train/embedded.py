@@ -59,7 +59,7 @@ Progress = Callable[[int, int, float], None]
 @dataclass(frozen=True)
 class Settings:
     """`data` holds ``train/``, ``dev/`` and ``taxonomies.json``; `encoder` is a hub id or a folder; `limit` bounds the
-    rows of each source; `false_positives` is the share of benign dev texts, every source weighing alike, that may reach
+    rows of each source; `false_positives` is the share of benign dev texts that may reach
     0.5 under any one of `policies` (files or ids; none given: the bundled ones), and fixes the calibration's bias. A
     run that was cut off goes on from the checkpoint in `out`, unless its settings were others. `start` is the
     ``trained.pt`` of another run: training begins with its encoder and head, whatever its data were. Data of which more
@@ -71,7 +71,7 @@ class Settings:
     version: str
     tuning: Tuning
     limit: int = 4000
-    false_positives: float = 0.02
+    false_positives: float = 0.025
     policies: tuple[str, ...] = ()
     start: Path | None = None
     most_bad: float = 0.01

@@ -89,8 +89,8 @@ class Calibrations:
 
 def calibrate(scores: Scores, dev: Corpus, false_positives: float) -> Calibrations:
     """The calibrations with which at most `false_positives` of the benign examples (those on each surface that has any,
-    elsewhere all of them), every benign source weighing alike, reach 0.5 under any one policy, and of those the ones
-    whose probabilities fit the labels best.
+    elsewhere all of them), a source weighing with the square root of its size, reach 0.5 under any one policy, and of
+    those the ones whose probabilities fit the labels best.
 
     `scores` are those of the examples of `dev`. The fit is the least cross-entropy, both answers weighing alike; all
     share its temperature. Raises DatasetError as `check_dev` does.
@@ -124,7 +124,7 @@ def _benign_surfaces(scores: Scores) -> Iterator[tuple[Surface, NDArray[np.bool_
 def _bias(scores: Scores, among: NDArray[np.bool_], false_positives: float) -> float:
     counts = _sizes(scores.sources[among].tolist())
     benign = among & np.isin(scores.sources, list(counts))
-    weights = np.array([1 / counts[source] for source in scores.sources[benign].tolist()])
+    weights = np.array([counts[source] ** -0.5 for source in scores.sources[benign].tolist()])
     return -max(_above_all_but(false_positives, logits[benign], weights) for logits in scores.highest.values())
 
 
