@@ -53,9 +53,9 @@ def main() -> None:
     tuning = Tuning(steps=options.steps, batch=options.batch, columns=options.batch)
     with tempfile.TemporaryDirectory() as folder:
         figures = compare(options.data, options.encoder, Path(folder), tuning, options.limit)
-    table = Table(options.what, *COLUMNS.values(), "parameters")
+    table = Table(options.what, *COLUMNS.values())
     for name, found in figures.items():
-        table.add_row(name, *(f"{found[each]:.3f}" for each in COLUMNS), f"{found['parameters']:,}")
+        table.add_row(name, *(f"{found[each]:.3f}" for each in COLUMNS))
     Console().print(table)
     out = options.out or Path("out") / f"{options.what}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
