@@ -55,7 +55,7 @@ def main() -> None:
         figures = compare(options.data, options.encoder, Path(folder), tuning, options.limit)
     table = Table(options.what, *COLUMNS.values())
     for name, found in figures.items():
-        table.add_row(name, *(f"{found[each]:.3f}" for each in COLUMNS))
+        table.add_row(f"{name} ({found['parameters']:,} parameters)", *(f"{found[each]:.3f}" for each in COLUMNS))
     Console().print(table)
     out = options.out or Path("out") / f"{options.what}.json"
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ from guardmw_langgraph.internals import running_task
 from guardmw_langgraph.rejected import refused_tool
 from guardmw_langgraph.results import Results
 from guardmw_langgraph.seam import PolicySource, Seam
-from guardmw_langgraph.watched import NOT_ARGUMENTS, arun_watched, run_watched, shaped
+from guardmw_langgraph.watched import argument_names, arun_watched, run_watched, shaped
 from guardmw_langgraph.watched import is_guarded as is_guarded
 
 NO_MESSAGES = RuleOutcome(
@@ -174,7 +174,7 @@ def _given(tool: BaseTool, tool_input: Any, asked: ToolCall) -> ToolCall:
     written = json.loads(asked.arguments)
     given = tool_input if isinstance(tool_input, dict) else {"input": tool_input}
     if given != written:
-        shown, injected = _names(tool)
+        shown, injected = argument_names(tool)
         given = {name: value for name, value in given.items() if name in shown or name in written}
         given |= {name: value for name, value in written.items() if name in injected}
     return _call(tool, given, asked.id)
@@ -182,7 +182,7 @@ def _given(tool: BaseTool, tool_input: Any, asked: ToolCall) -> ToolCall:
 
 def _handed(tool: BaseTool, tool_input: Any, call_id: str | None) -> ToolCall:
     """The call of `tool` by somebody who gives it `tool_input`, without what is injected."""
-    _, injected = _names(tool)
+    _, injected = argument_names(tool)
     given = tool_input if isinstance(tool_input, dict) else {"input": tool_input}
     return _call(tool, {name: value for name, value in given.items() if name not in injected}, call_id)
 
@@ -206,17 +206,9 @@ def _input(tool: BaseTool, settled: Settled, tool_input: Any) -> Any:
     before, made = json.loads(settled.asked.arguments), json.loads(settled.call.arguments)
     if not isinstance(tool_input, dict):
         return made.get("input", made)
-    _, injected = _names(tool)
+    _, injected = argument_names(tool)
     overwritten = {name for name in before if name in injected and tool_input.get(name) != before[name]}
     return {**made, **{name: value for name, value in tool_input.items() if name not in before or name in overwritten}}
-
-
-def _names(tool: BaseTool) -> tuple[set[str], set[str]]:
-    """The names of the arguments that `tool` shows to models, and of those that are injected."""
-    schema = tool.tool_call_schema
-    shown = set(schema.model_fields) if hasattr(schema, "model_fields") else set(tool.args)
-    whole = set() if isinstance(tool.args_schema, dict) else set(getattr(tool.get_input_schema(), "model_fields", ()))
-    return shown, (whole | NOT_ARGUMENTS) - shown
 
 
 def _guarded_arun(cls: type[BaseTool], guarding: _Guarding) -> Callable[..., Awaitable[Any]]:

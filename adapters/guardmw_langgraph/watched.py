@@ -192,13 +192,19 @@ def _arguments(tool: BaseTool, written: dict[str, Any], tool_input: Any) -> tupl
     given = tool_input if isinstance(tool_input, dict) else {"input": tool_input}
     if given == written:
         return written, given
-    shown = set(tool.args)
-    whole = set() if isinstance(tool.args_schema, dict) else set(getattr(tool.get_input_schema(), "model_fields", ()))
-    injected = (whole | NOT_ARGUMENTS) - shown
+    shown, injected = argument_names(tool)
     written = {name: value for name, value in written.items() if name not in injected}
     return written, {
         name: value for name, value in given.items() if name in written or (name in shown and name not in injected)
     }
+
+
+def argument_names(tool: BaseTool) -> tuple[set[str], set[str]]:
+    """The names of the arguments that `tool` shows to models, and of those that are injected."""
+    schema = tool.tool_call_schema
+    shown = set(schema.model_fields) if hasattr(schema, "model_fields") else set(tool.args)
+    whole = set() if isinstance(tool.args_schema, dict) else set(getattr(tool.get_input_schema(), "model_fields", ()))
+    return shown, (whole | NOT_ARGUMENTS) - shown
 
 
 def _watching(request: ToolCallRequest) -> ToolCallRequest:

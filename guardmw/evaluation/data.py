@@ -14,7 +14,7 @@ from guardmw.evaluation.loaders import GUARDMW, read
 from guardmw.evaluation.loaders.records import named_otherwise
 from guardmw.evaluation.rules import RuleBook, Rules, UnfitRowError
 from guardmw.train.dataset import DatasetError, Row, Taxonomy
-from guardmw.train.rows import SUFFIX, Problem, kind_of, listed
+from guardmw.train.rows import SUFFIX, Problem, bad_share, kind_of, listed, refuse_above
 
 __all__ = ["Dataset", "File", "Sample", "data_files", "described", "read_data", "read_files"]
 
@@ -56,10 +56,8 @@ class Dataset:
 
     @property
     def bad_share(self) -> float:
-        bad = sum(file.bad for file in self.files)
-        lines = bad + sum(file.rows for file in self.files)
-        broken = sum(file.broken for file in self.files) / sum(file.files for file in self.files)
-        return max(bad / lines if lines else 1.0, broken)
+        sums = (sum(getattr(file, name) for file in self.files) for name in ("rows", "bad", "files", "broken"))
+        return bad_share(*sums)
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -68,11 +66,7 @@ class Dataset:
 
     def refuse_above(self, share: float) -> None:
         """Raises DatasetError, naming the first lines, when more than `share` of the data can't be used."""
-        if self.bad_share > share:
-            raise DatasetError(
-                f"{self.bad_share:.2%} of the data can't be used, more than the {share:.2%} of --max-bad-share:\n"
-                + "\n".join(listed(self.problems))
-            )
+        refuse_above(share, self.bad_share, self.problems)
         if not self.samples:
             raise DatasetError("\n".join(["the data hold no row to judge", *listed(self.problems)]))
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from guardmw.evaluation.onset import onset_of
 from guardmw.policy.load import load_policies
 from guardmw.policy.schema import Category, Detectors, PiiDetector, Policy, SecretsDetector
-from guardmw.train.dataset import BENIGN, UNSPECIFIED, Row, Taxonomy
+from guardmw.train.dataset import UNSPECIFIED, Row, Taxonomy
+from guardmw.train.rows import misfit
 
 __all__ = ["BENIGN_POLICY", "RuleBook", "Rules", "UnfitRowError", "with_threshold"]
 
@@ -64,34 +65,19 @@ class RuleBook:
         _check_onset(row)
         if self._given is not None:
             return self._given
-        self._check_benign(row)
+        if why := misfit(row, self._taxonomies):
+            raise UnfitRowError(why)
         key = (row.policy, case_text(row))
         if key not in self._made:
             self._made[key] = self._make(row)
-        rules = self._made[key]
-        self._check_categories(row)
-        return rules
-
-    def _check_benign(self, row: Row) -> None:
-        if row.unsafe and row.policy == BENIGN and BENIGN not in self._taxonomies:
-            raise UnfitRowError(
-                f"unknown taxonomy {BENIGN!r}: where none has that name, its rows must be labelled safe"
-            )
-
-    def _check_categories(self, row: Row) -> None:
-        taxonomy = self._taxonomies.get(row.policy)
-        for name in row.categories if taxonomy else ():
-            if taxonomy is not None and name not in taxonomy.categories and name != UNSPECIFIED:
-                raise UnfitRowError(f"the taxonomy {row.policy!r} has no category {name!r}")
+        return self._made[key]
 
     def _make(self, row: Row) -> Rules:
         taxonomy = self._taxonomies.get(row.policy)
         if taxonomy is not None:
             policy, ids = made_policy(row.policy, taxonomy, case_text(row))
-        elif row.policy == BENIGN:
-            policy, ids = load_policies(BENIGN_POLICY).policies[BENIGN_POLICY], {}
         else:
-            raise UnfitRowError(f"unknown taxonomy {row.policy!r}")
+            policy, ids = load_policies(BENIGN_POLICY).policies[BENIGN_POLICY], {}
         policy = _patient(policy).model_copy(update={"detectors": self._detectors})
         return Rules(with_threshold(policy, self._threshold), ids)
 

@@ -59,11 +59,11 @@ Progress = Callable[[int, int, float], None]
 @dataclass(frozen=True)
 class Settings:
     """`data` holds ``train/``, ``dev/`` and ``taxonomies.json``; `encoder` is a hub id or a folder; `limit` bounds the
-    rows of each source; `false_positives` is the share of benign dev texts that may reach
-    0.5 under any one of `policies` (files or ids; none given: the bundled ones), and fixes the calibration's bias. A
-    run that was cut off goes on from the checkpoint in `out`, unless its settings were others. `start` is the
-    ``trained.pt`` of another run: training begins with its encoder and head, whatever its data were. Data of which more
-    than `most_bad` (a share of the lines, or of the files) can't be used are refused."""
+    rows of each source; `false_positives` is the share of benign dev texts that may reach 0.5 under any one of
+    `policies` (files or ids; none given: the bundled ones), and fixes the calibrations' biases. A run that was cut off
+    goes on from the checkpoint in `out`, unless its settings were others. `start` is the ``trained.pt`` of another run:
+    training begins with its encoder and head, whatever its data were. Data of which more than `most_bad` (a share of
+    the lines, or of the files) can't be used are refused."""
 
     data: Path
     out: Path

@@ -17,8 +17,9 @@ from pydantic import ValidationError
 from guardmw.train.dataset import BENIGN, UNSPECIFIED, DatasetError, Row, Taxonomy
 
 __all__ = [
-    "NO_FILE", "PACKED_SUFFIXES", "SUFFIX", "Loaded", "Numbered", "Problem", "first_problem", "is_pipe", "kind_of",
-    "listed", "opened", "read_folder", "read_jsonl", "refuse_pipe",
+    "BYTE_ORDER_MARK", "NO_FILE", "PACKED_SUFFIXES", "SUFFIX", "Loaded", "Numbered", "Problem", "bad_share",
+    "first_problem", "is_pipe", "kind_of", "listed", "misfit", "opened", "read_folder", "read_jsonl", "refuse_above",
+    "refuse_pipe",
 ]  # fmt: skip
 
 SUFFIX = ".jsonl"
@@ -27,6 +28,7 @@ GZIP, XZ = b"\x1f\x8b", b"\xfd7zXZ\x00"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 SHOWN_CHARS = 40
 LISTED = 20
+NOT_BENIGN = f"unknown taxonomy {BENIGN!r}: where none has that name, its rows must be labelled safe"
 NO_FILE = "a pipe or a device, which can't be read more than once; save what it gives to a file first, and name that"
 
 
@@ -83,31 +85,39 @@ def read_folder(
         loaded = read_jsonl(file)
         problems += loaded.problems
         for numbered in loaded.rows:
-            if why := _unknown(numbered.row, taxonomies):
+            if why := misfit(numbered.row, taxonomies):
                 problems.append(Problem(str(file), numbered.line, why))
             else:
                 rows.append(numbered.row)
-    _refuse(problems, len(rows), len(files), most_bad)
+    broken = sum(problem.whole_file for problem in problems)
+    refuse_above(most_bad, bad_share(len(rows), len(problems) - broken, len(files), broken), problems)
     for line in listed(problems):
         tell(f"left out: {line.strip()}")
     return rows
 
 
-def _unknown(row: Row, taxonomies: Mapping[str, Taxonomy]) -> str | None:
+def misfit(row: Row, taxonomies: Mapping[str, Taxonomy]) -> str | None:
+    """Why `row` belongs to none of `taxonomies`: None when it does, or is an ordinary one."""
     taxonomy = taxonomies.get(row.policy)
+    if taxonomy is None and row.policy == BENIGN:
+        return NOT_BENIGN if row.unsafe else None
     if taxonomy is None:
-        return None if row.policy == BENIGN and not row.unsafe else f"unknown taxonomy {row.policy!r}"
+        return f"unknown taxonomy {row.policy!r}"
     missing = [name for name in row.categories if name not in taxonomy.categories and name != UNSPECIFIED]
     return f"the taxonomy {row.policy!r} has no category {missing[0]!r}" if missing else None
 
 
-def _refuse(problems: Sequence[Problem], rows: int, files: int, most_bad: float) -> None:
-    broken = sum(problem.whole_file for problem in problems)
-    bad = len(problems) - broken
-    share = max(bad / (bad + rows) if bad else 0.0, broken / files)
-    if share > most_bad:
+def bad_share(rows: int, bad: int, files: int, broken: int) -> float:
+    """The larger of the shares of bad lines and of files that couldn't be read whole (nobody knows how many rows those
+    would have held); `rows` are the good lines."""
+    return max(bad / (bad + rows) if bad + rows else 1.0, broken / files)
+
+
+def refuse_above(most: float, share: float, problems: Sequence[Problem]) -> None:
+    """Raises DatasetError, naming the first `problems`, when the `share` that can't be used is above `most`."""
+    if share > most:
         raise DatasetError(
-            f"{share:.2%} of the data can't be used, more than the {most_bad:.2%} of --max-bad-share:\n"
+            f"{share:.2%} of the data can't be used, more than the {most:.2%} of --max-bad-share:\n"
             + "\n".join(listed(problems))
         )
 

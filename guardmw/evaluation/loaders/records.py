@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from guardmw.train.rows import NO_FILE, Problem, is_pipe, kind_of, opened
+from guardmw.train.rows import BYTE_ORDER_MARK, NO_FILE, Problem, is_pipe, kind_of, opened
 
 __all__ = [
     "SUFFIXES", "Record", "UnfitError", "UnfitFileError", "Unpack", "listed", "named_otherwise", "read_records",
@@ -29,7 +29,6 @@ Unpack = Callable[[Any], list[Any]]
 """The records within one JSON document. Raises UnfitError when it is of another shape."""
 
 BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, csv.Error, ValueError, NotImplementedError, RecursionError)
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 LONGEST_CELL = 1 << 27
 SHOWN_CHARS = 40
 TRUE, FALSE = (True, 1, "1", "true", "True", "TRUE", "1.0"), (False, 0, "0", "false", "False", "FALSE", "0.0")
