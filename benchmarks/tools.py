@@ -24,6 +24,7 @@ from guardmw.policy.automaton import Automaton, automaton_for
 from guardmw.policy.schema import Argument, Detectors, PiiDetector, Policy, SequenceRule, ToolRule, Tools
 from guardmw.types import ToolCall
 from guardmw_langgraph.history import CallHistory
+from guardmw_langgraph.screen import conversation
 from guardmw_langgraph.seam import Seam
 from timing import best_s
 
@@ -56,7 +57,8 @@ def policy(rules: int, schema: bool) -> Policy:
     if schema:
         rule = ToolRule.model_validate(rule.model_dump() | {"schema": SCHEMA})
     detectors = Detectors(pii=PiiDetector(entities=("credit_card",)))
-    return Policy(id=f"r{rules}", detectors=detectors, tools=Tools(rules=(*others, rule), sequences=sequences))
+    tools = Tools(rules=(*others, rule), sequences=sequences, risk_budget=1_000_000)
+    return Policy(id=f"r{rules}", detectors=detectors, tools=tools)
 
 
 def messages(calls: int) -> list[BaseMessage]:
@@ -90,7 +92,8 @@ def decision_us(chosen: Policy, said: list[BaseMessage], decisions: int, rounds:
         grown = list(said)
         for n in range(decisions):
             grown += messages(1)[1:]
-            judged = await seam.judge_call(CALL, seam.history.past(grown, chosen), chosen)
+            past = seam.history.past(grown, chosen).with_unnoted({CALL.name})
+            judged = await seam.judge_call(CALL, past, chosen, conversation=conversation(grown))
             assert judged.verdict == "pass", judged.decision.why
             if n % 50 == 49:  # stay near the length that is measured
                 grown = list(said)

@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 
 from guardmw.testing import FakeGuard, ScriptedChatModel
 from guardmw_langgraph import guard_model
-from guardmw_langgraph.screen import PLACEHOLDER
+from guardmw_langgraph.screen import PLACEHOLDER, SHOWN, conversation
 from langgraph_world import FORBIDDEN, MAIL, REPLACEMENT, UNAVAILABLE, policy
 
 
@@ -85,3 +85,12 @@ async def test_a_redaction_over_two_blocks_takes_both_parts() -> None:
 )
 async def test_odd_messages_pass(odd: Any) -> None:
     assert (await asked([HumanMessage(odd)]))[0] == "Hello to you"
+
+
+def test_a_guard_sees_the_newest_messages_and_what_the_user_wanted() -> None:
+    said: list[BaseMessage] = [SystemMessage("Be nice"), HumanMessage("Hi"), AIMessage("Hello"), HumanMessage("Sum up")]
+    assert [message.content for message in conversation(said)] == ["Be nice", "Hi", "Hello", "Sum up"]
+    said += [AIMessage(f"step {n}") for n in range(SHOWN + 7)]
+    seen = [message.content for message in conversation(said)]
+    assert (seen[:3], seen[-1], len(seen)) == (["Be nice", "Sum up", "step 7"], f"step {SHOWN + 6}", SHOWN + 2)
+    assert [message.content for message in conversation(said[1:3] + said[4:])][:2] == ["Hi", "step 7"]

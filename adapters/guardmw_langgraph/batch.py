@@ -31,7 +31,7 @@ from guardmw_langgraph.loop import Loop
 from guardmw_langgraph.screen import conversation
 from guardmw_langgraph.seam import Seam
 from guardmw_langgraph.settle import Settling
-from guardmw_langgraph.spent import cost_of, is_made, unnoted
+from guardmw_langgraph.spent import cost_of, is_made
 
 MAX_TASKS = 256
 
@@ -169,7 +169,7 @@ class Batches:
         policy = await self._seam.checker.policy_for(self._seam.agent)
         judged = await self._once_judged(policy, messages, place, only)
         ours = [one for one in judged if only in (None, one.asked.id)]
-        past = ours[0].past if ours else self._before(policy, messages, place)
+        past = ours[0].past if ours else self._before(policy, messages)
         settling = Settling(self._seam, policy, past, messages[:place])
         await settling.settle_all([one.kept for one in ours], [one.mark for one in ours])
         if settling.ends_run():
@@ -234,7 +234,7 @@ class Batches:
         already, or what is decided now."""
         said = conversation(messages[:place])
         loop = Loop(self._tools, can_interrupt(), messages)
-        judging = Calls(self._seam, policy, self._before(policy, messages, place), said, loop)
+        judging = Calls(self._seam, policy, self._before(policy, messages), said, loop)
         answered = {one.tool_call_id: one for one in messages[place:] if isinstance(one, ToolMessage)}
         calls = _calls(messages[place])
         found: list[_Judged] = []
@@ -253,10 +253,9 @@ class Batches:
             seen.add(call.id)
         return found
 
-    def _before(self, policy: Policy, messages: Sequence[BaseMessage], place: int) -> Past:
-        """The past before the message at `place`, with what those calls of the run cost that left no note of it."""
-        past = self._seam.history.before(messages, policy)
-        return past if policy.tools.risk_budget is None else past.spending(unnoted(messages, place, self._tools))
+    def _before(self, policy: Policy, messages: Sequence[BaseMessage]) -> Past:
+        """The past before the message whose calls are decided, and what calls of ours cost that left no note of it."""
+        return self._seam.history.before(messages, policy).with_unnoted(self._tools)
 
 
 def _calls(message: BaseMessage) -> list[ToolCall]:

@@ -7,9 +7,10 @@ branch they are on. What was read once is remembered per list of messages, and c
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
+from typing import TypeVar
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
@@ -19,7 +20,6 @@ from guardmw.types import ToolCall
 from guardmw_langgraph.callmarks import (
     MARK,
     SAME_ID,
-    CallMark,
     call_of,
     call_state,
     ended_run,
@@ -28,6 +28,7 @@ from guardmw_langgraph.callmarks import (
 )
 from guardmw_langgraph.groups import Group, answers, begins_run, first_answered, groups, newest_answer
 from guardmw_langgraph.prose import content_text
+from guardmw_langgraph.spent import UNNOTED, is_made, noted_risk
 
 RECENT_CALLS = 24
 """So many of the newest calls a guard is shown."""
@@ -38,27 +39,36 @@ REMEMBERED = 64
 SNAPSHOT_EVERY = 64
 """After so many messages the state is kept, for conversations that go back and on from there."""
 
+Key = TypeVar("Key")
+
 
 @dataclass(frozen=True, slots=True)
 class Past:
     """What came before a call: the state of the rules and the newest calls made in the conversation; and in the run,
-    which begins with the user's newest message, the risk of its allowed calls, how many messages were
-    refused a call, by tool and ground, and whether one of these refusals ends the run."""
+    which begins with the user's newest message, the risk of its allowed calls, how many of them no mark or note tells
+    the risk of, by tool, how many messages were refused a call, by tool and ground, and whether one of these refusals
+    ends the run."""
 
     state: State
     calls: tuple[ToolCall, ...] = ()
     risk: float = 0.0
+    unnoted: Mapping[str, int] = field(default_factory=dict)
     refusals: Mapping[tuple[str, str], int] = field(default_factory=dict)
     ended: bool = False
 
     def after(self, automaton: Automaton, call: ToolCall, ended: Ended = "pending", result: str = "") -> Past:
         state = automaton.step(self.state, call, ended, result)
         # Not `replace`, which takes half the time of reading a conversation.
-        return Past(state, (*self.calls, call)[-RECENT_CALLS:], self.risk, self.refusals, self.ended)
+        calls = (*self.calls, call)[-RECENT_CALLS:]
+        return Past(state, calls, self.risk, self.unnoted, self.refusals, self.ended)
 
     def spending(self, risk: float) -> Past:
         """The same after so much more of the run's risk budget is spent."""
         return replace(self, risk=self.risk + risk) if risk else self
+
+    def with_unnoted(self, tools: Container[str]) -> Past:
+        """The same where the calls of `tools` that left no note cost what such calls do."""
+        return self.spending(UNNOTED * sum(count for tool, count in self.unnoted.items() if tool in tools))
 
     def run_is_over(self, limit: int) -> bool:
         """Whether a refusal ended the run, or the same one came in `limit` messages."""
@@ -140,7 +150,7 @@ def _fold(automaton: Automaton, past: Past, messages: Sequence[BaseMessage], gro
     """`past` after the messages of `group`."""
     for asking, found in answers(messages, group):
         past = _called(automaton, past, asking, _Results(found))
-    return replace(past, risk=0.0, refusals={}, ended=False) if begins_run(messages, group) else past
+    return Past(past.state, past.calls) if begins_run(messages, group) else past
 
 
 class _Results:
@@ -168,30 +178,32 @@ def _repeats(result: ToolMessage) -> bool:
 
 def _called(automaton: Automaton, past: Past, asking: AIMessage, results: _Results) -> Past:
     """`past` after the calls of `asking`, in their listed order."""
-    marks = {mark.id: mark for mark in marks_of(asking)}
+    marks = {mark.id: mark.cost for mark in marks_of(asking)}
     refused: set[tuple[str, str]] = set()
+    unnoted: list[str] = []
     risk, ended = past.risk, past.ended
     for call in map(call_of, asking.tool_calls):
         result = results.take(call)
-        how = call_state(result) if result is not None else None
-        if result is not None and how not in (None, "withheld"):
-            if how == "refused":
+        if result is not None and not is_made(result):
+            if call_state(result) == "refused":
                 refused.add((call.name, refused_ground(result)))
                 ended = ended or ended_run(result)
             continue
-        risk += _risk(marks.get(call.id), result)
+        cost = marks[call.id] if call.id in marks else noted_risk(result)
+        if cost is None:
+            unnoted.append(call.name)
+        risk += cost or 0.0
         past = _made(automaton, past, call, result)
-    counted = {**past.refusals, **{key: past.refusals.get(key, 0) + 1 for key in refused}} if refused else past.refusals
-    return Past(past.state, past.calls, risk, counted, ended)
+    return Past(past.state, past.calls, risk, _counted(past.unnoted, unnoted), _counted(past.refusals, refused), ended)
 
 
-def _risk(mark: CallMark | None, result: ToolMessage | None) -> float:
-    """What a call took of the run's risk budget."""
-    if mark is not None:
-        return mark.cost
-    noted = result.response_metadata.get(MARK) if result is not None else None
-    risk = noted.get("risk", 0.0) if isinstance(noted, dict) else 0.0
-    return float(risk) if isinstance(risk, int | float) else 0.0
+def _counted(counts: Mapping[Key, int], more: Collection[Key]) -> Mapping[Key, int]:
+    if not more:
+        return counts
+    counted = dict(counts)
+    for key in more:
+        counted[key] = counted.get(key, 0) + 1
+    return counted
 
 
 def _made(automaton: Automaton, past: Past, call: ToolCall, result: ToolMessage | None) -> Past:

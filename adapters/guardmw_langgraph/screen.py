@@ -20,6 +20,9 @@ PLACEHOLDER = "[This message was removed.]"
 MEMORY = 4096
 """How many judged messages are remembered."""
 
+SHOWN = 64
+"""How many of the newest messages a guard is shown; a check must not cost more the longer a conversation has grown."""
+
 
 @dataclass(frozen=True, slots=True)
 class Screened:
@@ -118,8 +121,26 @@ def _texts(message: BaseMessage) -> Iterator[tuple[int, str]]:
 
 
 def conversation(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
-    """`messages` as a guard sees them; what isn't text is left out."""
-    return tuple(Message(role, text) for message in messages if (role := _role(message)) and (text := text_of(message)))
+    """`messages` as a guard sees them: the newest SHOWN, and of those before them the first and the user's newest. What
+    isn't text is left out."""
+    return tuple(
+        Message(role, text) for message in _shown(messages) if (role := _role(message)) and (text := text_of(message))
+    )
+
+
+def _shown(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
+    start = len(messages) - SHOWN
+    if start <= 0:
+        return messages
+    return [*(messages[at] for at in sorted({0, _newest_of_user(messages)}) if at < start), *messages[start:]]
+
+
+def _newest_of_user(messages: Sequence[BaseMessage]) -> int:
+    """The place of the user's newest message, 0 without one."""
+    # Kinds are looked up: where it fails, isinstance takes six times as long, for ten thousands of messages.
+    kinds = [type(message) for message in reversed(messages)]
+    places = [kinds.index(kind) for kind in set(kinds) if issubclass(kind, HumanMessage)]
+    return len(messages) - 1 - min(places, default=len(messages) - 1)
 
 
 def _role(message: BaseMessage | AnyMessage) -> Role | None:
