@@ -90,7 +90,9 @@ async def test_odd_messages_pass(odd: Any) -> None:
 def test_a_guard_sees_the_newest_messages_and_what_the_user_wanted() -> None:
     said: list[BaseMessage] = [SystemMessage("Be nice"), HumanMessage("Hi"), AIMessage("Hello"), HumanMessage("Sum up")]
     assert [message.content for message in conversation(said)] == ["Be nice", "Hi", "Hello", "Sum up"]
-    said += [AIMessage(f"step {n}") for n in range(SHOWN + 7)]
-    seen = [message.content for message in conversation(said)]
-    assert (seen[:3], seen[-1], len(seen)) == (["Be nice", "Sum up", "step 7"], f"step {SHOWN + 6}", SHOWN + 2)
-    assert [message.content for message in conversation(said[1:3] + said[4:])][:2] == ["Hi", "step 7"]
+    said += [AIMessage(f"step {n}") for n in range(3 * SHOWN - 4)]
+    for length in (3 * SHOWN - 1, 2 * SHOWN):
+        seen = [message.content for message in conversation(said[:length])]
+        assert (seen[:3], seen[-1]) == (["Be nice", "Sum up", f"step {SHOWN - 4}"], said[length - 1].content)
+    assert len(conversation(said)) == SHOWN + 2
+    assert [message.content for message in conversation(said[1:3] + said[4:])][:2] == ["Hi", f"step {SHOWN - 2}"]

@@ -21,7 +21,8 @@ MEMORY = 4096
 """How many judged messages are remembered."""
 
 SHOWN = 64
-"""How many of the newest messages a guard is shown; a check must not cost more the longer a conversation has grown."""
+"""So many of the newest messages a guard is shown at least, and less than twice as many: a check must not cost more the
+longer a conversation has grown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +122,16 @@ def _texts(message: BaseMessage) -> Iterator[tuple[int, str]]:
 
 
 def conversation(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
-    """`messages` as a guard sees them: the newest SHOWN, and of those before them the first and the user's newest. What
-    isn't text is left out."""
+    """`messages` as a guard sees them: at least the newest SHOWN, and of those before them the first and the user's
+    newest. What isn't text is left out."""
     return tuple(
         Message(role, text) for message in _shown(messages) if (role := _role(message)) and (text := text_of(message))
     )
 
 
 def _shown(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
-    start = len(messages) - SHOWN
+    # In strides: guards on a server keep what prompts have in common at their beginning.
+    start = len(messages) // SHOWN * SHOWN - SHOWN
     if start <= 0:
         return messages
     return [*(messages[at] for at in sorted({0, _newest_of_user(messages)}) if at < start), *messages[start:]]
