@@ -4,7 +4,8 @@
 
 Two figures for each: `rules_us` is the automaton alone, `decision_us` what an agent pays before any guard is asked:
 the history read from the messages of the graph's state (20,000 of them for 10,000 calls), of which the newest group is
-new each time, the rules, the detectors, the decision and its span. `first_read_ms` is reading that history for the
+new each time, what a guard is shown of the conversation, the rules, the risk budget, the detectors, the decision and
+its span. `first_read_ms` is reading that history for the
 first time, after a restart or on another branch of the conversation. Best of the rounds, in one thread, processor time.
 """
 

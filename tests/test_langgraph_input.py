@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 
 from guardmw.testing import FakeGuard, ScriptedChatModel
 from guardmw_langgraph import guard_model
-from guardmw_langgraph.screen import PLACEHOLDER, SHOWN, conversation
+from guardmw_langgraph.screen import LOOKED_BACK, PLACEHOLDER, SHOWN, conversation
 from langgraph_world import FORBIDDEN, MAIL, REPLACEMENT, UNAVAILABLE, policy
 
 
@@ -96,3 +96,5 @@ def test_a_guard_sees_the_newest_messages_and_what_the_user_wanted() -> None:
         assert (seen[:3], seen[-1]) == (["Be nice", "Sum up", f"step {SHOWN - 4}"], said[length - 1].content)
     assert len(conversation(said)) == SHOWN + 2
     assert [message.content for message in conversation(said[1:3] + said[4:])][:2] == ["Hi", f"step {SHOWN - 2}"]
+    said += [AIMessage("more")] * LOOKED_BACK
+    assert [message.content for message in conversation(said)][:3] == ["Be nice", "Hi", "more"], "the user's first"

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
+from compared.critic import SourceCritic
 from compared.heads import judged, tell
 from guardmw.guard.wordpiece import WordPiece
 from guardmw.train.corpus import ORDINARY, Corpus
 from guardmw.train.embedded import Settings, gathered
 from guardmw.train.encoder import load_encoder
-from guardmw.train.head import SCALE, unit_mean
+from guardmw.train.head import unit_mean
 from guardmw.train.loss import losses_of
 from guardmw.train.pairs import CategoryText
 from guardmw.train.tuning import Batch, Tuner, Tuning
@@ -28,8 +28,6 @@ UNSEEN = frozenset({
 """Kept from training: prompts, answers and results, most with both labels."""
 ROBUST_RATE = 0.02
 """How fast the weights of groups follow their losses (Sagawa et al., arXiv 1911.08731)."""
-REVERSED = 0.1
-"""How strongly the encoder learns not to tell sources apart (Ganin et al., arXiv 1505.07818)."""
 
 Way = Callable[[Tuner, Corpus], Callable[[Batch, torch.Tensor], torch.Tensor]]
 """What makes one loss of a batch and its texts' losses, for a run over a corpus."""
@@ -57,32 +55,31 @@ def group_robust(tuner: Tuner, corpus: Corpus) -> Callable[[Batch, torch.Tensor]
     return loss
 
 
-def reversed_gradient(values: torch.Tensor) -> torch.Tensor:
-    """`values`, through which gradients pass with the opposite sign."""
-    return (values * (1 + REVERSED)).detach() - values * REVERSED
-
-
-def source_adversarial(tuner: Tuner, corpus: Corpus) -> Callable[[Batch, torch.Tensor], torch.Tensor]:
+def source_adversarial(within_labels: bool, strength: float) -> Way:
     """A second head learns to name the source of a text; the encoder learns to leave it in the dark."""
-    sources = sorted({example.row.source for example in corpus.examples})
-    places = torch.tensor([sources.index(example.row.source) for example in corpus.examples])
-    dimensions = tuner.encoder.config.hidden_size
-    critic = nn.Sequential(nn.Linear(dimensions, 128), nn.GELU(), nn.Linear(128, len(sources))).to(tuner.device)
-    optimizer = torch.optim.AdamW(critic.parameters(), lr=1e-3)
 
-    def loss(batch: Batch, losses: torch.Tensor) -> torch.Tensor:
-        optimizer.step()  # what the last batch taught
-        optimizer.zero_grad()
-        guessed = critic(reversed_gradient(unit_mean(*batch.inputs[:2])) * SCALE)
-        return losses.mean() + nn.functional.cross_entropy(guessed, places[batch.rows].to(tuner.device))
+    def way(tuner: Tuner, corpus: Corpus) -> Callable[[Batch, torch.Tensor], torch.Tensor]:
+        critic = SourceCritic(corpus.examples, tuner.encoder.config.hidden_size, within_labels, strength)
+        critic.to(tuner.device)
+        optimizer = torch.optim.AdamW(critic.parameters(), lr=1e-3)
 
-    return loss
+        def loss(batch: Batch, losses: torch.Tensor) -> torch.Tensor:
+            optimizer.step()  # what the last batch taught
+            optimizer.zero_grad()
+            return losses.mean() + critic.loss(unit_mean(*batch.inputs[:2]), batch.rows, batch.unsafe)
+
+        return loss
+
+    return way
 
 
 WAYS: dict[str, Way] = {
     "as shipped": plain,
     "group-robust": group_robust,
-    "source-adversarial": source_adversarial,
+    "source-adversarial": source_adversarial(within_labels=False, strength=0.1),
+    "source-adversarial, .3": source_adversarial(within_labels=False, strength=0.3),
+    "source-adversarial within labels": source_adversarial(within_labels=True, strength=0.1),
+    "source-adversarial within labels, .3": source_adversarial(within_labels=True, strength=0.3),
 }
 
 

@@ -35,7 +35,7 @@ __all__ = [
 
 ORDINARY = "benign_"
 """How the names of sources of ordinary texts begin."""
-SHARES = {WRITTEN: 2.5, ORDINARY: 2.0}
+SHARES = {WRITTEN: 1.2, ORDINARY: 2.0}
 """How much more often texts of these sources are drawn than the square root of their number says."""
 CONTENT, CONTEXT, STREAMED = 126, 32, 62
 """Word pieces of content, of what it answers, and of a stream's window."""
