@@ -23,7 +23,7 @@ def test_the_critic_learns_to_name_sources_and_the_encoder_to_hide_them() -> Non
     examples = [example(source, label) for source, label in sources]
     places = np.arange(len(examples))
     unsafe = torch.tensor([float(label == "unsafe") for _, label in sources])
-    critic = SourceCritic(examples, dimensions=6)
+    critic = SourceCritic(examples, 6, within_labels=True, strength=0.1)
     vectors = torch.randn(len(examples), 6, requires_grad=True)
     before = critic.loss(vectors, places, unsafe)
     before.backward()
@@ -34,4 +34,5 @@ def test_the_critic_learns_to_name_sources_and_the_encoder_to_hide_them() -> Non
         assert critic.loss(vectors, places, unsafe) < before, "the critic learns"
     alone = places[unsafe.numpy() == 0]
     assert critic.loss(vectors[alone], alone, unsafe[alone]) == 0, "one source has this label: its vectors stay"
-    assert SourceCritic(examples, 6, within_labels=False).loss(vectors[alone], alone, unsafe[alone]) > 0
+    among_all = SourceCritic(examples, 6, within_labels=False, strength=0.1)
+    assert among_all.loss(vectors[alone], alone, unsafe[alone]) > 0

@@ -26,7 +26,7 @@ SHOWN = 64
 longer a conversation has grown."""
 
 LOOKED_BACK = 1024
-"""Among so many of the newest messages the user's newest is looked for."""
+"""Among so many of the newest messages the user's newest is looked for, and then among as many of the oldest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +142,10 @@ def _shown(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
 
 
 def _newest_of_user(messages: Sequence[BaseMessage]) -> int:
-    """The place of the user's newest message among the LOOKED_BACK newest, else of the first one, 0 without one."""
+    """The place of the user's newest message among the LOOKED_BACK newest, else of the first one among as many oldest,
+    0 without one."""
     places = range(len(messages))
-    for at in chain(reversed(places[-LOOKED_BACK:]), places):
+    for at in chain(reversed(places[-LOOKED_BACK:]), places[:LOOKED_BACK]):
         if isinstance(messages[at], HumanMessage):
             return at
     return 0

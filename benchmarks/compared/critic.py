@@ -19,17 +19,14 @@ from guardmw.train.head import SCALE
 __all__ = ["SourceCritic"]
 
 HIDDEN = 128
-REVERSED = 0.1
-"""How strongly the encoder learns to hide the source, beside all else that it learns."""
 
 
 class SourceCritic(nn.Module):
     """Guesses the source of each text from its unit vector. With `within_labels` it chooses among the sources that
-    have texts of the same label, so hiding them does not draw harmful and harmless texts together."""
+    have texts of the same label, so hiding them does not draw harmful and harmless texts together. `strength` is how
+    much hiding the source weighs beside all else that the encoder learns."""
 
-    def __init__(
-        self, examples: Sequence[Example], dimensions: int, within_labels: bool = True, strength: float = REVERSED
-    ) -> None:
+    def __init__(self, examples: Sequence[Example], dimensions: int, within_labels: bool, strength: float) -> None:
         super().__init__()
         names = sorted({example.row.source for example in examples})
         places = {name: place for place, name in enumerate(names)}
