@@ -494,7 +494,7 @@ def test_a_run_starts_from_what_another_learned(tmp_path: Path, monkeypatch: pyt
     )  # fmt: skip
     learned = train_embedded(settings, print, lambda *_: None)
     start = settings.out / "trained.pt"
-    further = replace(settings, out=tmp_path / "further", tuning=Tuning(steps=1, batch=4, rate=0.0), start=start)
+    further = replace(settings, out=tmp_path / "further", tuning=Tuning(steps=1, batch=4, rate=0.0), start=(start,))
     told: list[str] = []
     assert train_embedded(further, told.append, lambda *_: None).files == learned.files, "no step changed anything"
     assert f"starting from {start}" in told
@@ -504,10 +504,42 @@ def test_a_run_starts_from_what_another_learned(tmp_path: Path, monkeypatch: pyt
     torch.save([1, 2], other)
     for unfit in (tmp_path / "none.pt", settings.out / "vocab.txt", other):
         with pytest.raises(DatasetError, match=rf"{unfit.name}: .*`--start` takes the trained.pt"):
-            train_embedded(replace(further, start=unfit), print, lambda *_: None)
+            train_embedded(replace(further, start=(start, unfit)), print, lambda *_: None)
     cut_off = replace(moved, out=tmp_path / "cut_off", tuning=Tuning(steps=48, batch=4))
     monkeypatch.setattr(tuning, "SAVE_STEPS", tuning.POOL_BATCHES)
     with pytest.raises(KeyboardInterrupt):
         train_embedded(cut_off, print, interrupt_at(40))
     with pytest.raises(DatasetError, match="differs in start"):
-        train_embedded(replace(cut_off, start=None), print, lambda *_: None)
+        train_embedded(replace(cut_off, start=()), print, lambda *_: None)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_starts_from_the_mean_of_others_and_of_the_encoder_before(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="training needs guardmw[train]")
+    pytest.importorskip("transformers", reason="training needs guardmw[train]")
+    from guardmw.train.embedded import Settings, train_embedded
+    from guardmw.train.tuning import Tuning
+
+    def trained(name: str, tuning: Tuning, **start: Any) -> tuple[Path, Any]:
+        out = tmp_path / name
+        encoder = str(tmp_path / "encoder")
+        train_embedded(Settings(data, out, encoder, "1", tuning, **start), told.append, lambda *_: None)
+        return out / "trained.pt", torch.load(out / "trained.pt", weights_only=True)
+
+    told: list[str] = []
+    data = small_data(tmp_path / "data")
+    small_encoder(tmp_path / "encoder")
+    still = Tuning(steps=1, batch=4, rate=0.0)
+    _, before = trained("before", still)
+    (one, first), (other, second) = (trained(f"run {seed}", Tuning(steps=8, batch=4, seed=seed)) for seed in (1, 2))
+    _, mean = trained("mean", still, start=(one, other), pretrained=0.5)
+    assert f"starting from {one} and {other}, 50% of the encoder as it was before" in told
+    for name, value in mean["encoder"].items():
+        expected = 0.5 * before["encoder"][name] + 0.25 * (first["encoder"][name] + second["encoder"][name])
+        torch.testing.assert_close(value, expected)
+    for name, value in mean["head"].items():
+        torch.testing.assert_close(value, (first["head"][name] + second["head"][name]) / 2)
+    _, tuned = trained("head only", Tuning(steps=8, batch=4, head_only=True), start=(one,))
+    assert all(torch.equal(value, first["encoder"][name]) for name, value in tuned["encoder"].items())
+    assert not all(torch.equal(value, first["head"][name]) for name, value in tuned["head"].items())

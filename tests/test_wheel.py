@@ -80,6 +80,12 @@ def test_the_bundled_policies_are_found_by_name(fresh: Environment) -> None:
     assert fresh.python(code).split() == list(POLICIES)
 
 
+def test_training_finds_every_written_text(fresh: Environment) -> None:
+    code = "from guardmw.train.written import written_rows; print(sum(1 for row in written_rows()))"
+    lines = sum(len(file.read_text().splitlines()) for file in (ROOT / "guardmw/train/written").glob("*.jsonl"))
+    assert int(fresh.python(code)) == lines > 0
+
+
 def test_check_judges_with_the_bundled_weights(fresh: Environment) -> None:
     command = ("guardmw", "check", "my card is 4111 1111 1111 1111", "--policy", "support", "--json")
     answer = json.loads(fresh.run(*command, exit_code=1))

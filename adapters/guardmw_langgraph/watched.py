@@ -207,13 +207,24 @@ def argument_names(tool: BaseTool) -> tuple[set[str], set[str]]:
     return shown, (whole | NOT_ARGUMENTS) - shown
 
 
+class _WatchedRequest(ToolCallRequest):
+    """A request that watches its tool, and whatever tool a middleware further in puts in its place."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, _watched(value) if name == "tool" and isinstance(value, BaseTool) else value)
+
+
 def _watching(request: ToolCallRequest) -> ToolCallRequest:
-    """`request` with a copy of its tool that is watched."""
-    if request.tool is None:
-        return request
-    copy = request.tool.model_copy()
+    return _WatchedRequest(request.tool_call, request.tool, request.state, request.runtime)
+
+
+def _watched(tool: BaseTool) -> BaseTool:
+    """A copy of `tool` that is watched, or itself if it is."""
+    if getattr(type(tool), "_guardmw_watched", False):
+        return tool
+    copy = tool.model_copy()
     object.__setattr__(copy, "__class__", _watched_class(type(copy)))
-    return request.override(tool=copy)
+    return copy
 
 
 @functools.lru_cache(maxsize=256)
@@ -224,6 +235,7 @@ def _watched_class(cls: type[BaseTool]) -> type[BaseTool]:
         "run": _watched_run(cls),
         "__module__": cls.__module__,
         "__doc__": cls.__doc__,
+        "_guardmw_watched": True,
     }
     if not getattr(cls, "_guardmw_guarded", False):
         members |= {"_arun": _judging_arun(cls), "_run": _judging_run(cls)}

@@ -46,8 +46,13 @@ def embedded(
     batch: Annotated[int, typer.Option(min=2, help="Texts in one step.")] = 48,
     rate: Annotated[float, typer.Option(min=0.0, help="Scales the learning rates; below 1 with --start.")] = 1.0,
     start: Annotated[
-        Path | None, typer.Option(help="Begin with what another run learned: the trained.pt in its folder.")
+        list[Path] | None,
+        typer.Option(help="Begin with what another run learned: the trained.pt in its folder. Of several, the mean."),
     ] = None,
+    pretrained: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="With --start: this share of the encoder is as it was before.")
+    ] = 0.0,
+    head_only: Annotated[bool, typer.Option("--head-only", help="The encoder stays as it begins.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="Rows taken from each source.")] = 4000,
     false_positives: Annotated[
         float, typer.Option(min=0.0, max=0.5, help="Share of harmless texts that may reach probability 0.5 on dev.")
@@ -61,6 +66,8 @@ def embedded(
 
     A run that is cut off goes on where it was when the same command is given again. Uses a GPU when there is one.
     """
+    if pretrained and not start:
+        raise TrainingError("--pretrained needs --start: without it, all of the encoder is as it was before")
     try:
         from guardmw.train.embedded import Settings, train_embedded
         from guardmw.train.tuning import Tuning
@@ -68,7 +75,8 @@ def embedded(
         raise TrainingError(f"training needs {error.name}: pip install 'guardmw[train]'") from error
     settings = Settings(
         data=data, out=out, encoder=encoder, version=version("guardmw"), limit=limit, false_positives=false_positives,
-        tuning=Tuning(steps=steps, batch=batch, seed=seed, rate=rate), start=start, most_bad=max_bad_share,
+        tuning=Tuning(steps=steps, batch=batch, seed=seed, rate=rate, head_only=head_only),
+        start=tuple(start or ()), pretrained=pretrained, most_bad=max_bad_share,
     )  # fmt: skip
     console = Console(stderr=True)
     with Progress(*Progress.get_default_columns(), TextColumn("{task.fields[loss]}"), console=console) as bar:

@@ -61,9 +61,10 @@ class Settings:
     """`data` holds ``train/``, ``dev/`` and ``taxonomies.json``; `encoder` is a hub id or a folder; `limit` bounds the
     rows of each source; `false_positives` is the share of benign dev texts that may reach 0.5 under any one of
     `policies` (files or ids; none given: the bundled ones), and fixes the calibrations' biases. A run that was cut off
-    goes on from the checkpoint in `out`, unless its settings were others. `start` is the ``trained.pt`` of another run:
-    training begins with its encoder and head, whatever its data were. Data of which more than `most_bad` (a share of
-    the lines, or of the files) can't be used are refused."""
+    goes on from the checkpoint in `out`, unless its settings were others. `start` are the ``trained.pt`` of other runs:
+    training begins with the mean of their encoders and heads, whatever their data were, and `pretrained` is the share
+    of the encoder as it is in that mean (0 to 1). Data of which more than `most_bad` (a share of the lines, or of the
+    files) can't be used are refused."""
 
     data: Path
     out: Path
@@ -73,7 +74,8 @@ class Settings:
     limit: int = 4000
     false_positives: float = 0.025
     policies: tuple[str, ...] = ()
-    start: Path | None = None
+    start: tuple[Path, ...] = ()
+    pretrained: float = 0.0
     most_bad: float = 0.01
 
     @property
@@ -152,15 +154,15 @@ def _told(left_out: Counter[tuple[str, str]]) -> Iterator[str]:
 
 
 def _start(settings: Settings, tuner: Tuner, tell: Tell) -> None:
-    if settings.start is None:
+    if not settings.start:
         return
     try:
-        tuner.start(settings.start)
+        tuner.start(settings.start, settings.pretrained)
     except (OSError, ValueError) as error:
-        raise DatasetError(
-            f"{settings.start}: {error}. `--start` takes the {TRAINED} that a run of the same encoder left."
-        ) from error
-    tell(f"starting from {settings.start}")
+        what = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        raise DatasetError(f"{what}. `--start` takes the {TRAINED} that a run of the same encoder left.") from error
+    mixed = f", {settings.pretrained:.0%} of the encoder as it was before" if settings.pretrained else ""
+    tell(f"starting from {' and '.join(map(str, settings.start))}{mixed}")
 
 
 def _tune(settings: Settings, tuner: Tuner, tell: Tell, progress: Progress) -> None:

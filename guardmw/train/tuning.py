@@ -6,10 +6,8 @@ learned is what descriptions mean. A share of the categories says nothing in its
 
 from __future__ import annotations
 
-import hashlib
-import pickle
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +23,16 @@ from guardmw.train.corpus import Corpus, window_of
 from guardmw.train.head import Head, unit_mean
 from guardmw.train.loss import losses_of
 from guardmw.train.pairs import NO, YES, CategoryText
+from guardmw.train.states import (
+    DAMAGE,
+    State,
+    averaged,
+    categories_digest,
+    digest,
+    keep,
+    read_state,
+    texts_digest,
+)
 from guardmw.types import SURFACES
 
 __all__ = ["Batch", "Tuner", "Tuning", "padded"]
@@ -39,16 +47,14 @@ POOL_BATCHES = 16
 """Texts are sorted by length within so many batches."""
 SAVE_STEPS = 160
 
-DAMAGE = (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, IndexError, AttributeError)
-"""What torch raises over a file that is cut off or none of its own."""
-
 Tell = Callable[[int, float], None]
 
 
 @dataclass(frozen=True)
 class Tuning:
     """`steps` of `batch` texts and `columns` categories; `encoder_rate` and `head_rate` are the highest learning
-    rates (AdamW, linear warm-up over a twentieth of the steps, then linear decay), before `rate` scales them."""
+    rates (AdamW, linear warm-up over a twentieth of the steps, then linear decay), before `rate` scales them. With
+    `head_only` the encoder stays as it begins."""
 
     steps: int
     batch: int = 48
@@ -57,6 +63,7 @@ class Tuning:
     head_rate: float = 2e-3
     rate: float = 1.0
     seed: int = 0
+    head_only: bool = False
 
 
 class Batch(NamedTuple):
@@ -79,11 +86,12 @@ class Tuner:
     ) -> None:  # fmt: skip
         torch.manual_seed(tuning.seed)
         self._run = {
-            **asdict(tuning), **(settings or {}), "start": "", "encoder's weights": _weights_digest(encoder),
-            "texts": _texts_digest(corpus), "categories": _digest(category.text.encode() for category in categories),
+            **asdict(tuning), **(settings or {}), "start": "", "encoder's weights": digest(encoder),
+            "texts": texts_digest(corpus), "categories": categories_digest(categories),
         }  # fmt: skip
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.encoder = encoder.to(self.device)
+        self.encoder.requires_grad_(not tuning.head_only)
         # Rare words keep their meaning, and half the parameters need no optimiser.
         self.encoder.embeddings.word_embeddings.weight.requires_grad = False
         self.head = Head(encoder.config.hidden_size).to(self.device)
@@ -136,34 +144,39 @@ class Tuner:
                 yield self._batch(windows, rows, rng)
 
     def save(self, file: Path) -> None:
-        partial = file.with_suffix(".partial")
         parts = {"encoder": self.encoder, "head": self.head, "optimizer": self._optimizer, "schedule": self._schedule}
         state = {name: part.state_dict() for name, part in parts.items()}
-        torch.save(state | {"step": self.step, "run": self._run}, partial)
-        partial.replace(file)
+        keep(file, state | {"step": self.step, "run": self._run})
 
     def keep(self, file: Path) -> None:
         """Write what was learned, for `start`."""
-        partial = file.with_suffix(".partial")
-        torch.save({"encoder": self.encoder.state_dict(), "head": self.head.state_dict()}, partial)
-        partial.replace(file)
+        keep(file, {"encoder": self.encoder.state_dict(), "head": self.head.state_dict()})
 
-    def start(self, file: Path) -> None:
-        """Begin with what another run learned. Raises OSError when `file` can't be read, ValueError when it holds
-        nothing that fits."""
+    def start(self, files: Sequence[Path], pretrained: float = 0.0) -> None:
+        """Begin with the mean of what other runs learned, and with a share `pretrained` of the encoder as it is. Raises
+        OSError when a file can't be read, ValueError when it holds nothing that fits; both name it."""
+        states = [self._learned(file) for file in files]
+        each = [(1 - pretrained) / len(states)] * len(states)
+        encoders = [self.encoder.state_dict(), *(state["encoder"] for state in states)]
+        self.encoder.load_state_dict(averaged(encoders, [pretrained, *each]))
+        self.head.load_state_dict(averaged([state["head"] for state in states], [1 / len(states)] * len(states)))
+        self._run["start"] = f"{digest(self.encoder)} {digest(self.head)}"
+
+    def _learned(self, file: Path) -> dict[str, Any]:
         try:
-            state = torch.load(file, map_location=self.device, weights_only=True)
-            self.encoder.load_state_dict(state["encoder"])
-            self.head.load_state_dict(state["head"])
+            state = read_state(file, self.device)
+            for name, part in (("encoder", self.encoder), ("head", self.head)):
+                if _shapes(state[name]) != _shapes(part.state_dict()):
+                    raise ValueError(f"{file}: it holds another {name}")
         except DAMAGE as error:
-            raise ValueError(f"it is damaged or of another kind ({error!r:.100})") from error
-        self._run["start"] = hashlib.sha256(file.read_bytes()).hexdigest()
+            raise ValueError(f"{file}: it is damaged or of another kind ({error!r:.100})") from error
+        return state
 
     def load(self, file: Path) -> None:
         """Go on from `file`. Raises ValueError when it was saved by a run of other settings, data or encoder, or is
         damaged."""
         try:
-            self._take(torch.load(file, map_location=self.device, weights_only=True))
+            self._take(read_state(file, self.device))
         except DAMAGE as error:
             raise ValueError(f"it is damaged or of another version ({error!r:.100})") from error
 
@@ -249,26 +262,8 @@ def padded(windows: Sequence[Window], words: WordPiece) -> tuple[torch.Tensor, t
     return ids, (torch.arange(ids.shape[1]) < torch.tensor(list(map(len, read)))[:, None]).long(), judged
 
 
-def _digest(parts: Iterable[bytes]) -> str:
-    whole = hashlib.sha256()
-    for part in parts:
-        whole.update(hashlib.sha256(part).digest())
-    return whole.hexdigest()
-
-
-def _weights_digest(encoder: Any) -> str:
-    return _digest(
-        tensor.flatten().view(torch.uint8).cpu().numpy().tobytes() for tensor in encoder.state_dict().values()
-    )
-
-
-def _texts_digest(corpus: Corpus) -> str:
-    """Of what is learned: the texts in word pieces, in their order, and their labels."""
-    examples = (
-        repr((each.row.source, each.row.task, each.row.unsafe, each.kind, each.content, each.context)).encode()
-        for each in corpus.examples
-    )
-    return _digest([*examples, corpus.labels.tobytes()])
+def _shapes(state: State) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
 
 
 def _precedents(
