@@ -5,12 +5,14 @@
 
 `heads` trains several heads over the frozen encoder, so that they alone differ, and judges texts of DIR/dev. `ways`
 trains encoder and head end to end, as shipped, with group-robust weights, and against a critic that names the source;
-some sources are kept from training, and their texts in DIR/dev are judged, beside the benign ones.
+some sources are kept from training, and their texts in DIR/dev are judged, beside the benign ones. What is trained as
+shipped is judged in its mean with the encoder before, too. `--ways` picks some of them.
 
 DIR is what `guardmw train embedded` reads; the extra `train` and scikit-learn are needed. Texts are judged under the
 categories of the policy `base`, without precedents. The threshold is the one that 3% of the benign texts reach; `AUROC`
 is that of harmful against harmless texts, `look-alikes` the false positives among harmless texts of other sources than
-the benign ones, and `of pairs` the AUROC of texts under all categories of training.
+the benign ones, `of pairs` the AUROC of texts under all categories of training, and `alike` the cosine of two benign
+texts on average (where it is high, precedents can't tell texts apart).
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from rich.table import Table
 
 COLUMNS = {
     "auroc": "AUROC", "recall": "recall", "fpr": "false positives", "lookalikes": "look-alikes",
-    "pairs_auroc": "of pairs",
+    "pairs_auroc": "of pairs", "alike": "alike",
 }  # fmt: skip
 
 
@@ -39,6 +41,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--batch", type=int, default=48, help="texts a step, and categories")
     parser.add_argument("--limit", type=int, default=1000, help="rows taken from each source")
+    parser.add_argument("--ways", nargs="+", metavar="WAY", help="those of `ways` to compare; all by default")
     parser.add_argument("--out", type=Path, help="out/WHAT.json by default")
     options = parser.parse_args()
     missing = [name for name in ("torch", "transformers", "sklearn") if find_spec(name) is None]
@@ -49,10 +52,14 @@ def main() -> None:
     from compared import heads, ways
     from guardmw.train.tuning import Tuning
 
-    compare = {"heads": heads.compare, "ways": ways.compare}[options.what]
+    if unknown := set(options.ways or ()) - set(ways.WAYS):
+        parser.error(f"no way is called {', '.join(sorted(unknown))}; there are: {', '.join(ways.WAYS)}")
     tuning = Tuning(steps=options.steps, batch=options.batch, columns=options.batch)
     with tempfile.TemporaryDirectory() as folder:
-        figures = compare(options.data, options.encoder, Path(folder), tuning, options.limit)
+        given = options.data, options.encoder, Path(folder), tuning, options.limit
+        figures = (
+            heads.compare(*given) if options.what == "heads" else ways.compare(*given, options.ways or tuple(ways.WAYS))
+        )
     table = Table(options.what, *COLUMNS.values())
     for name, found in figures.items():
         table.add_row(f"{name} ({found['parameters']:,} parameters)", *(f"{found[each]:.3f}" for each in COLUMNS))

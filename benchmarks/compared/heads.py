@@ -119,23 +119,32 @@ def judged(tuner: Tuner, heads: dict[str, nn.Module], dev: Corpus, texts: Sequen
     order = np.random.default_rng(0).permutation(len(dev.examples))[:JUDGED]
     highest: dict[str, list[float]] = {name: [] for name in heads}
     pairs: dict[str, list[Any]] = {name: [] for name in heads}
+    vectors = []
     for start in range(0, len(order), READ_AT_ONCE):
         examples = [dev.examples[place] for place in order[start : start + READ_AT_ONCE]]
         tokens, mask = tuner.encode([Window(each.content[:CONTENT], each.context) for each in examples])
         surfaces = nn.functional.one_hot(torch.tensor([each.surface for each in examples]), len(SURFACES))
         surfaces = surfaces.float().to(tuner.device)
+        vectors.append(unit_mean(tokens, mask).cpu().numpy())
         for name, head in heads.items():
             highest[name] += scores(head, tokens, mask, under_base, surfaces).amax(1).tolist()
             if start < PAIRED:
                 pairs[name].append(scores(head, tokens, mask, in_training, surfaces).cpu().numpy())
     kinds = [dev.examples[place].kind for place in order]
     benign = np.array([dev.examples[place].row.source.startswith(ORDINARY) for place in order])
+    alike = mean_cosine(np.concatenate(vectors)[benign])
     return {
         name: figures(np.array(highest[name]), dev.unsafe[order], benign)
         | pair_figures(np.concatenate(pairs[name]), dev.labels[kinds])
-        | {"parameters": sum(each.numel() for each in heads[name].parameters())}
+        | {"alike": alike, "parameters": sum(each.numel() for each in heads[name].parameters())}
         for name in heads
     }
+
+
+def mean_cosine(vectors: Any) -> float:
+    """Of two different ones of the unit `vectors`: 1 where all texts are the same to the encoder."""
+    count = len(vectors)
+    return float((np.square(vectors.sum(axis=0)).sum() - count) / (count * (count - 1)))
 
 
 def figures(logits: Any, unsafe: Any, benign: Any) -> dict[str, float]:

@@ -18,6 +18,7 @@ from guardmw.train.encoder import load_encoder
 from guardmw.train.head import unit_mean
 from guardmw.train.loss import losses_of
 from guardmw.train.pairs import CategoryText
+from guardmw.train.states import averaged
 from guardmw.train.tuning import Batch, Tuner, Tuning
 
 __all__ = ["UNSEEN", "WAYS", "compare"]
@@ -26,6 +27,9 @@ UNSEEN = frozenset({
     "aart", "bipia", "convabuse", "gptfuzz", "hatecheck", "jailbreakbench", "safeagentbench", "spikee", "strongreject",
 })  # fmt: skip
 """Kept from training: prompts, answers and results, most with both labels."""
+PRETRAINED = (0.1, 0.2, 0.3, 0.5)
+"""Shares of the encoder as it was before, in its mean with the one that was trained as shipped."""
+SHIPPED = "as shipped"
 ROBUST_RATE = 0.02
 """How fast the weights of groups follow their losses (Sagawa et al., arXiv 1911.08731)."""
 
@@ -74,7 +78,7 @@ def source_adversarial(within_labels: bool, strength: float) -> Way:
 
 
 WAYS: dict[str, Way] = {
-    "as shipped": plain,
+    SHIPPED: plain,
     "group-robust": group_robust,
     "source-adversarial": source_adversarial(within_labels=False, strength=0.1),
     "source-adversarial, .3": source_adversarial(within_labels=False, strength=0.3),
@@ -100,8 +104,10 @@ def without(corpus: Corpus, sources: frozenset[str], texts: Sequence[CategoryTex
     return Corpus([each.row for each in corpus.examples if each.row.source not in sources], texts, words)
 
 
-def compare(data: Path, source: str, folder: Path, tuning: Tuning, limit: int) -> dict[str, Any]:
-    """The figures of every way on dev texts of `UNSEEN` sources, by name; `folder` is for the vocabulary."""
+def compare(
+    data: Path, source: str, folder: Path, tuning: Tuning, limit: int, ways: Sequence[str] = tuple(WAYS)
+) -> dict[str, Any]:
+    """The figures of `ways` on dev texts of `UNSEEN` sources, by name; `folder` is for the vocabulary."""
     pretrained = load_encoder(source, folder / "vocab.txt")
     words = WordPiece((folder / "vocab.txt").read_text("utf-8"))
     texts, every, dev = gathered(Settings(data, folder, source, "ways", tuning, limit=limit), words, tell)
@@ -114,9 +120,14 @@ def compare(data: Path, source: str, folder: Path, tuning: Tuning, limit: int) -
     ]
     unseen = Corpus(kept, texts, words)
     found = {}
-    for name, way in WAYS.items():
+    for name, way in ((name, WAYS[name]) for name in ways):
         tell(f"{name}: {len(seen.examples)} texts of {len({each.row.source for each in seen.examples})} sources")
         tuner = Tuner(copy.deepcopy(pretrained), seen, texts, words, tuning)
         train(tuner, way(tuner, seen), tuning.steps)
         found[name] = judged(tuner, {name: tuner.head}, unseen, texts)[name]
+        learned = copy.deepcopy(tuner.encoder.state_dict())
+        for share in PRETRAINED if name == SHIPPED else ():
+            mean = f"{name}, {share:.0%} of the encoder as it was before"
+            tuner.encoder.load_state_dict(averaged([learned, pretrained.state_dict()], [1 - share, share]))
+            found[mean] = judged(tuner, {mean: tuner.head}, unseen, texts)[mean]
     return found
