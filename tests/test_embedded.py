@@ -219,11 +219,24 @@ def test_no_thread_is_no_guard() -> None:
 @given(count=st.integers(0, 400), size=st.integers(8, 64), share=st.floats(0, 0.99))
 def test_windows_hold_every_piece_in_order(count: int, size: int, share: float) -> None:
     overlap = int(share * ((size - 3) // 2))
-    settings = Windows(size=size, overlap=overlap, stream_size=size, look_back=0, context=0)
-    pieces = cut(list(range(count)), settings)
-    assert all(0 < len(window) <= size - 2 for window in pieces)
+    room = Windows(size=size, overlap=overlap, stream_size=size, look_back=0, context=0).room_on("input")
+    pieces = cut(list(range(count)), room, overlap)
+    assert all(0 < len(window) <= room == size - 2 for window in pieces)
     assert {id_ for window in pieces for id_ in window} == set(range(count))
     assert all(later[0] == earlier[-1] + 1 - overlap for earlier, later in pairwise(pieces))
+
+
+def test_tools_results_are_read_in_narrow_windows_and_all_else_in_wide_ones(model: Model) -> None:
+    windows = Windows(size=10, wide=20, overlap=2, stream_size=10, look_back=0, context=0)
+    narrow = copy(model)
+    narrow.manifest = model.manifest.model_copy(update={"windows": windows})
+    read = {surface: check_windows(Check(surface, "so " * 18), narrow) for surface in SURFACES}
+    lengths = {surface: [len(window.content) for window in found] for surface, found in read.items()}
+    assert lengths.pop("tool_result") == [8, 8, 6]
+    assert list(lengths.values()) == [[18]] * (len(SURFACES) - 1)
+    with pytest.raises(ValueError, match="must not be below size"):
+        Windows(size=10, wide=9, overlap=2, stream_size=10, look_back=0, context=0)
+    assert Windows(size=10, overlap=2, stream_size=10, look_back=0, context=0).room_on("input") == 8
 
 
 WORDS = st.lists(

@@ -9,7 +9,7 @@ import pytest
 
 from guardmw.guard.embedded import EmbeddedGuard
 from guardmw.policy.schema import Category, Policy, Precedent
-from guardmw.types import Check, Message
+from guardmw.types import Check, Message, Surface
 
 VIOLENCE = Category(
     id="violence",
@@ -48,6 +48,14 @@ async def test_a_text_decided_as_safe_passes(guard: EmbeddedGuard) -> None:
     check = Check("input", FLAGGED)
     assert await probability(guard, check, policy(VIOLENCE)) > 0.5
     assert await probability(guard, check, policy(VIOLENCE, (FLAGGED, "safe"))) < 0.05
+
+
+@pytest.mark.parametrize("surface", ["output", "tool_result"])
+async def test_a_long_text_decided_as_safe_passes_on_every_surface(guard: EmbeddedGuard, surface: Surface) -> None:
+    long = " ".join([HARMLESS, FLAGGED] * 8)
+    check = Check(surface, long)
+    assert await probability(guard, check, policy(VIOLENCE)) > 0.5
+    assert await probability(guard, check, policy(VIOLENCE, (long, "safe"))) < 0.05
 
 
 async def test_precedents_count_under_their_own_category(guard: EmbeddedGuard) -> None:

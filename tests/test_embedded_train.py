@@ -301,7 +301,7 @@ def test_a_dev_set_that_can_calibrate_nothing_is_refused() -> None:
         dev = dev_corpus(*rows)
         highest = np.full(len(rows), -3.0, dtype=np.float32)
         scores = Scores(
-            {"p": highest}, np.full((len(rows), dev.labels.shape[1]), -3.0, dtype=np.float32),
+            {"p": highest}, {"p": highest}, np.full((len(rows), dev.labels.shape[1]), -3.0, dtype=np.float32),
             np.array([example.row.source for example in dev.examples]), np.array(["input"] * len(rows)), dev.unsafe,
         )  # fmt: skip
         with pytest.raises(DatasetError, match=says):
@@ -321,7 +321,7 @@ def test_a_surface_with_benign_texts_has_a_calibration_of_its_own() -> None:
     unjudged = np.where(surfaces == "output", -np.inf, logits).astype(np.float32)
     sources = np.array([example.row.source for example in dev.examples])
     pairs = np.repeat(logits[:, None], dev.labels.shape[1], 1)
-    scores = Scores({"p": logits}, pairs, sources, surfaces, dev.unsafe)
+    scores = Scores({"p": logits - 0.25}, {"p": logits}, pairs, sources, surfaces, dev.unsafe)
     found = calibrate(scores, dev, 0.1)
     assert calibrate(replace(scores, highest={"p": unjudged}), dev, 0.1).surfaces.keys() == {"input"}
     with pytest.raises(ValueError, match="finite"):
@@ -332,7 +332,7 @@ def test_a_surface_with_benign_texts_has_a_calibration_of_its_own() -> None:
     assert [int(over[surfaces == surface].sum()) for surface in ("tool_call", "input", "output")] == [1, 4, 4]
     elsewhere = found.probabilities(logits, np.full(len(logits), "tool_result")) >= 0.5
     assert elsewhere[1:].sum() == 8, "a surface without benign texts is judged as all together are"
-    assert measure(scores, found)["p"]["false_positives"] == {"benign_made_up": 0.1}
+    assert measure(scores, found)["p"]["false_positives"] == {"benign_made_up": 0.05}, "half as many in wide windows"
 
 
 @given(st.booleans(), st.lists(st.sampled_from(["Theft", "Weapons", "Child abuse", "Self-harm"]), unique=True))

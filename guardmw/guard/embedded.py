@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from guardmw.errors import GuardAnswerError, GuardError
 from guardmw.guard.encoder import BATCH, Encoded, Model, load_model
-from guardmw.guard.precedents import Precedents, bearing, decided
+from guardmw.guard.precedents import Cases, Precedents, bearing
 from guardmw.guard.reading import check_windows
 from guardmw.policy.schema import Category, Policy
 from guardmw.types import SURFACES, Check, Finding, Surface, TokenUsage, Verdict
@@ -218,20 +218,20 @@ class PolicyVectors:
 
     def __init__(self, model: Model, policy: Policy) -> None:
         texts = model.encode_texts(map(category_text, policy.categories))
-        unsafe, safe = (
-            [
-                decided(model, (case.text for case in category.precedents if case.label == label))
-                for category in policy.categories
-            ]
-            for label in ("unsafe", "safe")
-        )
+        cases = Cases(model)
         self._on = {}
         for surface in SURFACES:
             judged = policy.categories_on(surface)
             rows = [row for row, category in enumerate(policy.categories) if category in judged]
-            self._on[surface] = CategoryVectors(
-                texts[rows], Precedents([unsafe[row] for row in rows]), Precedents([safe[row] for row in rows])
-            )
+            room = model.manifest.windows.room_on(surface)
+            unsafe, safe = (
+                Precedents([
+                    cases.of((case.text for case in category.precedents if case.label == label), room)
+                    for category in judged
+                ])
+                for label in ("unsafe", "safe")
+            )  # fmt: skip
+            self._on[surface] = CategoryVectors(texts[rows], unsafe, safe)
 
     def on(self, surface: Surface) -> CategoryVectors:
         return self._on[surface]

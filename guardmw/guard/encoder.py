@@ -63,11 +63,13 @@ class FileHash(_Frozen):
 
 
 class Windows(_Frozen):
-    """How long texts are cut, in word pieces: `size` at most (with ``[CLS]`` and ``[SEP]``), `overlap` shared by
-    neighbours. A check of a stream reads one window of `stream_size` when its new text leaves room for at least
-    `look_back` pieces of what came before. Behind it at most `context` pieces of what it answers are read."""
+    """How long texts are cut, in word pieces: `size` at most (with ``[CLS]`` and ``[SEP]``) in tools' results, where an
+    order may be planted in much text, and `wide` elsewhere (None: the same), where a text is what it is as a whole.
+    Neighbours share `overlap`. A check of a stream reads one window of `stream_size` when its new text leaves room for
+    at least `look_back` pieces of what came before. Behind it at most `context` pieces of what it answers are read."""
 
     size: int = Field(ge=8, le=512)
+    wide: int | None = Field(None, ge=8, le=512)
     overlap: int = Field(ge=0)
     stream_size: int = Field(ge=8, le=512)
     look_back: int = Field(ge=0)
@@ -77,7 +79,13 @@ class Windows(_Frozen):
     def _advancing(self) -> Self:
         if 2 * self.overlap >= self.size - 2:
             raise ValueError(f"overlap ({self.overlap}) must be below half of the window's {self.size - 2} pieces")
+        if self.wide is not None and self.wide < self.size:
+            raise ValueError(f"wide ({self.wide}) must not be below size ({self.size})")
         return self
+
+    def room_on(self, surface: Surface) -> int:
+        """How many pieces of a text fill a window on `surface`."""
+        return (self.size if self.wide is None or surface == "tool_result" else self.wide) - 2
 
 
 class Manifest(_Frozen):

@@ -19,7 +19,7 @@ from guardmw.guard.reading import text_windows
 if TYPE_CHECKING:
     from guardmw.guard.encoder import Model, Vectors
 
-__all__ = ["Case", "Precedents", "bearing", "decided"]
+__all__ = ["Case", "Cases", "Precedents", "bearing"]
 
 NEAR = 0.5
 """Precedents whose mean is less close (cosine) to the text's are not compared word by word."""
@@ -43,11 +43,22 @@ class Case:
     ids: Sequence[int]
 
 
-def decided(model: Model, texts: Iterable[str]) -> list[Case]:
-    """The precedents `texts` as they are compared; texts without a word are none."""
-    return [
-        _case(model, windows) for text in texts if (windows := [Window(pieces) for pieces in text_windows(text, model)])
-    ]
+class Cases:
+    """Texts as they are compared, each read once, however many categories and surfaces have it."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._known: dict[tuple[tuple[int, ...], ...], Case] = {}
+
+    def of(self, texts: Iterable[str], room: int) -> list[Case]:
+        """The precedents `texts` in windows of `room` pieces; texts without a word are none."""
+        read = (tuple(map(tuple, text_windows(text, self._model, room))) for text in texts)
+        return [self._case(windows) for windows in read if windows]
+
+    def _case(self, windows: tuple[tuple[int, ...], ...]) -> Case:
+        if windows not in self._known:
+            self._known[windows] = _case(self._model, list(map(Window, windows)))
+        return self._known[windows]
 
 
 def _case(model: Model, windows: Sequence[Window]) -> Case:

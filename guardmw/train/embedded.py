@@ -46,7 +46,9 @@ from guardmw.train.written import written_rows
 
 __all__ = ["WINDOWS", "Settings", "gathered", "train_embedded"]
 
-WINDOWS = Windows(size=CONTENT + 2, overlap=32, stream_size=STREAMED + 2, look_back=8, context=CONTEXT)
+WINDOWS = Windows(
+    size=CONTENT + 2, wide=256, overlap=32, stream_size=STREAMED + 2, look_back=8, context=CONTEXT
+)  # fmt: skip
 QUANTISATION_SAMPLE, SMOOTHING_SAMPLE = 400, 256
 CHECKPOINT, TRAINED = "checkpoint.pt", "trained.pt"
 NAMED_SOURCES = 5
@@ -203,7 +205,8 @@ def _described(settings: Settings, folder: Path) -> Manifest:
         name: FileHash(sha256=sha256(folder / name), bytes=(folder / name).stat().st_size)
         for name in get_args(WeightFile)
     }
-    digest = hashlib.sha256("".join(files[name].sha256 for name in sorted(files)).encode()).hexdigest()[:8]
+    contents = "".join(files[name].sha256 for name in sorted(files)) + WINDOWS.model_dump_json()
+    digest = hashlib.sha256(contents.encode()).hexdigest()[:8]
     return Manifest(
         version=f"{settings.version}+{digest}", base=settings.base, windows=WINDOWS, files=files,
         dimensions=_dimensions(folder),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from guardmw.guard.calibration import Calibration
 from guardmw.guard.embedded import CategoryVectors, PolicyVectors
-from guardmw.guard.encoder import BATCH, Model, TextEncoder, Window
+from guardmw.guard.encoder import BATCH, Encoded, Model, TextEncoder, Window
 from guardmw.guard.precedents import Precedents
 from guardmw.guard.reading import cut
 from guardmw.policy.schema import Policy
@@ -26,6 +26,8 @@ __all__ = ["Calibrations", "Scores", "calibrate", "check_dev", "measure", "score
 
 Vectors = NDArray[np.float32]
 TEMPERATURES = np.geomspace(0.25, 8.0, 61)
+NARROW: Surface = "tool_result"
+"""The surface that is read in narrow windows."""
 FEWEST = 40
 """Sources with fewer examples say too little about a rate of a few per cent."""
 
@@ -33,9 +35,11 @@ FEWEST = 40
 @dataclass(frozen=True)
 class Scores:
     """The highest logits of examples over their windows: by policy under any of its categories on the example's
-    surface (-inf where there are none), and under each of the training's categories (examples x categories)."""
+    surface (-inf where there are none), and under each of the training's categories (examples x categories). `narrow`
+    are the highest by policy where ordinary examples are read as tools' results are, in narrower windows."""
 
     highest: Mapping[str, Vectors]
+    narrow: Mapping[str, Vectors]
     pairs: Vectors
     sources: NDArray[np.str_]
     surfaces: NDArray[np.str_]
@@ -51,24 +55,39 @@ def score(
     none = Precedents([()] * len(texts))
     general = CategoryVectors(categories, none, none)
     vectors = {policy.id: PolicyVectors(model, policy) for policy in policies}
-    highest = {policy.id: np.full(len(examples), -np.inf, dtype=np.float32) for policy in policies}
+    highest, narrow = (
+        {policy.id: np.full(len(examples), -np.inf, dtype=np.float32) for policy in policies} for _ in range(2)
+    )
     pairs = np.full((len(examples), len(texts)), -np.inf, dtype=np.float32)
     for place, example in enumerate(examples):
         surface = SURFACES[example.surface]
-        windows = [Window(piece, example.context) for piece in cut(example.content, model.manifest.windows)]
-        for start in range(0, len(windows), BATCH):
-            read = encoder.encode(windows[start : start + BATCH])
-            if texts:
-                pairs[place] = np.maximum(pairs[place], general.logits(model, read, surface).max(axis=0))
-            for policy in policies:
-                if policy.categories_on(surface):
-                    logits = vectors[policy.id].on(surface).logits(model, read, surface)
-                    highest[policy.id][place] = max(highest[policy.id][place], logits.max())
+        read = _read(model, encoder, example, surface)
+        read_narrowly = _read(model, encoder, example, NARROW) if example.row.source.startswith(ORDINARY) else read
+        if texts:
+            pairs[place] = _highest(model, read, general, surface)
+        for policy in policies:
+            if policy.categories_on(surface):
+                under = vectors[policy.id].on(surface)
+                highest[policy.id][place] = _highest(model, read, under, surface).max()
+                narrow[policy.id][place] = _highest(model, read_narrowly, under, surface).max()
     return Scores(
-        highest, pairs, np.array([example.row.source for example in examples]),
+        highest, narrow, pairs, np.array([example.row.source for example in examples]),
         np.array([SURFACES[example.surface] for example in examples]),
         np.array([example.row.unsafe for example in examples]),
     )  # fmt: skip
+
+
+def _read(model: Model, encoder: TextEncoder, example: Example, surface: Surface) -> list[Encoded]:
+    """The windows in which `example` is read on `surface`."""
+    room, overlap = model.manifest.windows.room_on(surface), model.manifest.windows.overlap
+    windows = [Window(pieces, example.context) for pieces in cut(example.content, room, overlap)]
+    return [encoder.encode(windows[start : start + BATCH]) for start in range(0, len(windows), BATCH)]
+
+
+def _highest(model: Model, read: Sequence[Encoded], vectors: CategoryVectors, surface: Surface) -> Vectors:
+    """The highest logit over the windows `read`, by category."""
+    highest: Vectors = np.max([vectors.logits(model, each, surface).max(axis=0) for each in read], axis=0)
+    return highest
 
 
 @dataclass(frozen=True)
@@ -90,7 +109,8 @@ class Calibrations:
 def calibrate(scores: Scores, dev: Corpus, false_positives: float) -> Calibrations:
     """The calibrations with which at most `false_positives` of the benign examples (those on each surface that has any,
     elsewhere all of them), a source weighing with the square root of its size, reach 0.5 under any one policy, and of
-    those the ones whose probabilities fit the labels best.
+    those the ones whose probabilities fit the labels best. The benign examples count as read in narrow windows, since
+    streams are; in wide ones fewer reach 0.5.
 
     `scores` are those of the examples of `dev`. The fit is the least cross-entropy, both answers weighing alike; all
     share its temperature. Raises DatasetError as `check_dev` does.
@@ -125,7 +145,7 @@ def _bias(scores: Scores, among: NDArray[np.bool_], false_positives: float) -> f
     counts = _sizes(scores.sources[among].tolist())
     benign = among & np.isin(scores.sources, list(counts))
     weights = np.array([counts[source] ** -0.5 for source in scores.sources[benign].tolist()])
-    return -max(_above_all_but(false_positives, logits[benign], weights) for logits in scores.highest.values())
+    return -max(_above_all_but(false_positives, logits[benign], weights) for logits in scores.narrow.values())
 
 
 def check_dev(dev: Corpus) -> None:

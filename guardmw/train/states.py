@@ -1,8 +1,8 @@
 """What training runs learned: read from their files, averaged, and told apart by digests.
 
 Runs from the same pretrained encoder can be averaged number by number, with each other (model soups, Wortsman et al.,
-arXiv 2203.05482) and with the encoder as it was (WiSE-FT, Wortsman et al., arXiv 2109.01903): the mean is better on
-texts unlike those of training.
+arXiv 2203.05482) and with the encoder as it was (WiSE-FT, Wortsman et al., arXiv 2109.01903), which may judge texts
+unlike those of training better. `docs/embedded-guard.md` says what it did for the shipped weights.
 """
 
 from __future__ import annotations
