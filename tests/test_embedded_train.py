@@ -351,6 +351,13 @@ def test_training_without_its_extra_says_what_to_install(monkeypatch: pytest.Mon
     assert "pip install 'guardmw[train]'" in str(result.exception)
 
 
+def test_a_share_of_the_encoder_before_needs_something_to_be_mixed_with(tmp_path: Path) -> None:
+    command = ["embedded", "--data", str(tmp_path), "--out", str(tmp_path / "w"), "--pretrained", "0.2"]
+    result = CliRunner().invoke(train_app, command)
+    assert isinstance(result.exception, TrainingError)
+    assert "--pretrained needs --start" in str(result.exception)
+
+
 TOPICS = ("bread", "gardens", "bicycles", "trains", "rivers", "music", "chess", "tea", "stars", "maps")
 
 

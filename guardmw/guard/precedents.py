@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from guardmw.guard.encoder import BATCH, Encoded, Window
@@ -47,18 +48,12 @@ class Cases:
     """Texts as they are compared, each read once, however many categories and surfaces have it."""
 
     def __init__(self, model: Model) -> None:
-        self._model = model
-        self._known: dict[tuple[tuple[int, ...], ...], Case] = {}
+        self._windows = cache(lambda text, room: tuple(map(tuple, text_windows(text, model, room))))
+        self._case = cache(lambda windows: _case(model, list(map(Window, windows))))
 
     def of(self, texts: Iterable[str], room: int) -> list[Case]:
         """The precedents `texts` in windows of `room` pieces; texts without a word are none."""
-        read = (tuple(map(tuple, text_windows(text, self._model, room))) for text in texts)
-        return [self._case(windows) for windows in read if windows]
-
-    def _case(self, windows: tuple[tuple[int, ...], ...]) -> Case:
-        if windows not in self._known:
-            self._known[windows] = _case(self._model, list(map(Window, windows)))
-        return self._known[windows]
+        return [self._case(windows) for text in texts if (windows := self._windows(text, room))]
 
 
 def _case(model: Model, windows: Sequence[Window]) -> Case:
