@@ -9,7 +9,7 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from langchain.agents.middleware import ToolCallRequest
@@ -215,7 +215,7 @@ class _WatchedRequest(ToolCallRequest):
 
 
 def _watching(request: ToolCallRequest) -> ToolCallRequest:
-    return _WatchedRequest(request.tool_call, request.tool, request.state, request.runtime)
+    return _WatchedRequest(**{field.name: getattr(request, field.name) for field in fields(ToolCallRequest)})
 
 
 def _watched(tool: BaseTool) -> BaseTool:
