@@ -52,6 +52,8 @@ def main() -> None:
     from compared import heads, ways
     from guardmw.train.tuning import Tuning
 
+    if options.ways and options.what == "heads":
+        parser.error("--ways picks ways of training; heads are compared all")
     if unknown := set(options.ways or ()) - set(ways.WAYS):
         parser.error(f"no way is called {', '.join(sorted(unknown))}; there are: {', '.join(ways.WAYS)}")
     tuning = Tuning(steps=options.steps, batch=options.batch, columns=options.batch)

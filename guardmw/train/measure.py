@@ -59,10 +59,12 @@ def score(
         {policy.id: np.full(len(examples), -np.inf, dtype=np.float32) for policy in policies} for _ in range(2)
     )
     pairs = np.full((len(examples), len(texts)), -np.inf, dtype=np.float32)
+    narrow_room = model.manifest.windows.room_on(NARROW)
     for place, example in enumerate(examples):
         surface = SURFACES[example.surface]
         read = _read(model, encoder, example, surface)
-        read_narrowly = _read(model, encoder, example, NARROW) if example.row.source.startswith(ORDINARY) else read
+        cut_anew = example.row.source.startswith(ORDINARY) and len(example.content) > narrow_room
+        read_narrowly = _read(model, encoder, example, NARROW) if cut_anew else read
         if texts:
             pairs[place] = _highest(model, read, general, surface)
         for policy in policies:
